@@ -1,0 +1,1 @@
+"""Find the data mixture for pretraining a language model."""

@@ -1,0 +1,276 @@
+"""What a run leaves: the loss of each target at each checkpoint.
+
+One `LossCurve` is one run, finished or not. Curves are stored as JSON lines, one run a line;
+published tables of runs in CSV form are read too.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bimix_tune.errors import CurveError, MixtureError
+from bimix_tune.simplex import Array
+from bimix_tune.space import Mixture
+
+NATS_PER_TOKEN = "nats/token"
+BITS_PER_BYTE = "bits/byte"
+ROUNDING = 5e-3
+"""Tables round proportions to three decimals; a sum off by less than this is divided out."""
+
+
+@dataclass(frozen=True, eq=False)
+class LossCurve:
+    """Validation losses of one training run.
+
+    Args:
+        mixture: What the run was trained on.
+        tokens: Training tokens seen at each checkpoint, (S,), strictly increasing.
+        losses: Loss of each target at each checkpoint, (S, V); NaN where not measured.
+        targets: Names of the columns of ``losses``, (V,). None if they are the domains of
+            the mixture, in its order.
+        decayed: Which checkpoints were taken at the end of the learning-rate decay, (S,).
+            They are lower than the constant-rate curve. None means none of them.
+        seed: Seed of the run; runs of one seed share initial weights and data order.
+        unit: ``"nats/token"`` or ``"bits/byte"``; one fit takes one unit.
+        scale: Label of the model size, free text.
+        run: Name of the run, free text.
+
+    Raises:
+        CurveError: Shapes disagree, tokens do not increase, or a loss is infinite.
+    """
+
+    mixture: Mixture
+    tokens: Array
+    losses: Array
+    targets: tuple[str, ...]
+    decayed: np.ndarray[Any, np.dtype[np.bool_]]
+    seed: int = 0
+    unit: str = NATS_PER_TOKEN
+    scale: str = ""
+    run: str = ""
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        tokens: ArrayLike,
+        losses: ArrayLike,
+        targets: Sequence[str] | None = None,
+        decayed: ArrayLike | None = None,
+        seed: int = 0,
+        unit: str = NATS_PER_TOKEN,
+        scale: str = "",
+        run: str = "",
+    ) -> None:
+        t = np.atleast_1d(np.array(tokens, float))
+        y = np.array(losses, float).reshape(len(t), -1)
+        names = tuple(mixture.names if targets is None else targets)
+        d = np.zeros(len(t), bool) if decayed is None else np.atleast_1d(np.array(decayed, bool))
+        label = f"run {run!r}" if run else "a curve"
+        if not len(t) or np.any(np.diff(t) <= 0) or not np.all(t > 0) or not np.isfinite(t).all():
+            raise CurveError(f"{label}: tokens must be positive and increase, but got {t.tolist()}")
+        if y.shape != (len(t), len(names)):
+            raise CurveError(
+                f"{label}: losses must have shape (checkpoints, targets) = "
+                f"({len(t)}, {len(names)}), but got {y.shape}"
+            )
+        if d.shape != t.shape:
+            raise CurveError(f"{label}: decayed must have shape {t.shape}, but got {d.shape}")
+        if np.isinf(y).any() or (y <= 0).any():
+            raise CurveError(
+                f"{label}: losses must be positive and finite (NaN marks a missing one)"
+            )
+        if unit not in (NATS_PER_TOKEN, BITS_PER_BYTE):
+            raise CurveError(
+                f"{label}: unit must be {NATS_PER_TOKEN!r} or {BITS_PER_BYTE!r}, but got {unit!r}"
+            )
+        for array in (t, y, d):
+            array.setflags(write=False)
+        values = (mixture, t, y, names, d, int(seed), unit, scale, run)
+        fields = ("mixture", "tokens", "losses", "targets", "decayed", "seed", "unit", "scale")
+        for name, value in zip((*fields, "run"), values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def final(self) -> dict[str, float]:
+        """Losses at the last checkpoint by target."""
+        return dict(zip(self.targets, self.losses[-1].tolist(), strict=True))
+
+    def to_json(self) -> str:
+        """One line of JSON; a missing loss is null."""
+        rows = [[None if math.isnan(v) else v for v in row] for row in self.losses.tolist()]
+        return json.dumps(
+            {
+                "run": self.run,
+                "seed": self.seed,
+                "scale": self.scale,
+                "unit": self.unit,
+                "mixture": dict(self.mixture),
+                "targets": list(self.targets),
+                "tokens": [int(t) if t == int(t) else t for t in self.tokens.tolist()],
+                "decayed": self.decayed.tolist(),
+                "losses": rows,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, line: str) -> LossCurve:
+        """Read a line of `to_json`.
+
+        Raises:
+            CurveError: A field is missing or wrong.
+        """
+        try:
+            data = json.loads(line)
+            mixture = Mixture(data["mixture"].keys(), data["mixture"].values())
+            losses = np.array(data["losses"], dtype=float)  # null becomes NaN
+            options = {k: data[k] for k in ("decayed", "seed", "unit", "scale", "run") if k in data}
+            return cls(mixture, data["tokens"], losses, data.get("targets"), **options)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, (CurveError, MixtureError)):
+                raise
+            raise CurveError(f"not a loss curve: {type(error).__name__}: {error}") from error
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file in one step, so that a reader or a crash never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_curves(path: str | Path, curves: Iterable[LossCurve]) -> None:
+    """Write curves as JSON lines, atomically."""
+    write_atomic(Path(path), "".join(c.to_json() + "\n" for c in curves))
+
+
+def read_curves(path: str | Path) -> list[LossCurve]:
+    """Finished runs from a file or folder.
+
+    Accepted:
+        - a ``.jsonl`` file of `LossCurve.to_json` lines, or a folder with ``curves.jsonl``;
+        - a folder with ``runs.csv`` (``run_id``, ``r_<domain>`` ...) and ``losses.csv``
+          (``run_id``, ``tokens``, ``loss_<target>`` ...);
+        - a folder with olmix's ``ratios.csv`` and ``metrics.csv`` joined on ``run``;
+        - one ``.csv`` with ``r_<domain>``, ``loss_<target>`` and optionally ``tokens``,
+          ``run_id``, ``seed``.
+
+    Proportions that miss a sum of one by rounding (under 0.005) are divided by their sum.
+
+    Raises:
+        CurveError: Nothing readable is there, or a row is wrong; the message names the row.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if (path / "curves.jsonl").exists():
+            return read_curves(path / "curves.jsonl")
+        for first, second in (("runs.csv", "losses.csv"), ("ratios.csv", "metrics.csv")):
+            if (path / first).exists() and (path / second).exists():
+                return _read_tables(path / first, path / second)
+        raise CurveError(
+            f"{path} holds no runs: expected curves.jsonl, runs.csv + losses.csv, "
+            "or ratios.csv + metrics.csv"
+        )
+    if not path.exists():
+        raise CurveError(f"no such file or folder: {path}")
+    if path.suffix == ".csv":
+        return _read_tables(path, path)
+    curves = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                curves.append(LossCurve.from_json(line))
+            except (CurveError, MixtureError) as error:
+                raise CurveError(f"{path}, line {number}: {error}") from error
+    return curves
+
+
+_ID_COLUMNS = ("run_id", "run")
+_OTHER_COLUMNS = {*_ID_COLUMNS, "name", "index", "step", "tokens", "seed", "split", "mix_id"}
+_OTHER_COLUMNS |= {"model_label", "model_params", ""}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _columns(row: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Value columns by name: those with the prefix, or, without any, all that are no label."""
+    marked = {k.removeprefix(prefix): k for k in row if k and k.startswith(prefix)}
+    return marked or {k: k for k in row if k not in _OTHER_COLUMNS}
+
+
+def _number(text: str | None) -> float:
+    return float(text) if text not in (None, "") else math.nan
+
+
+def _mixture(path: Path, number: int, row: Mapping[str, str]) -> Mixture:
+    shares = {name: _number(row[column]) for name, column in _columns(row, "r_").items()}
+    total = sum(shares.values())
+    if not abs(total - 1) < ROUNDING:
+        raise CurveError(f"{path}, row {number}: proportions sum to {total:.6g}, not to 1")
+    return Mixture.normalised(shares)
+
+
+def _read_tables(runs: Path, losses: Path) -> list[LossCurve]:
+    """Join a table of mixtures with a table of losses (which may be the same file)."""
+    run_rows, loss_rows = _rows(runs), _rows(losses)
+    if not run_rows or not loss_rows:
+        raise CurveError(f"{runs if not run_rows else losses} holds no rows")
+    key = next((c for c in _ID_COLUMNS if c in run_rows[0]), None)
+    if runs != losses and (key is None or key not in loss_rows[0]):
+        raise CurveError(f"{runs} and {losses} need a common column run_id or run")
+    if runs == losses and not any(k.startswith("r_") for k in run_rows[0] if k):
+        raise CurveError(f"{runs} has no columns r_<domain>; found {list(run_rows[0])}")
+    columns = _columns(loss_rows[0], "loss_")
+    grouped: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for number, row in enumerate(loss_rows):
+        grouped[row[key] if key else str(number)].append(row)
+    curves = []
+    for number, row in enumerate(run_rows):
+        name = row[key] if key else str(number)
+        if name in grouped:
+            try:
+                curves.append(_curve(runs, number + 2, row, name, grouped.pop(name), columns))
+            except ValueError as error:
+                if isinstance(error, CurveError):
+                    raise
+                raise CurveError(f"{runs}, row {number + 2}: {error}") from error
+    return curves
+
+
+def _curve(
+    path: Path,
+    number: int,
+    row: Mapping[str, str],
+    name: str,
+    points: Sequence[Mapping[str, str]],
+    columns: Mapping[str, str],
+) -> LossCurve:
+    """One run of a table. Without a column ``tokens`` it has one checkpoint, at 1 token."""
+    by_tokens = {_number(p.get("tokens") or "1"): p for p in points}
+    tokens = sorted(by_tokens)
+    losses = [[_number(by_tokens[t][c]) for c in columns.values()] for t in tokens]
+    return LossCurve(
+        _mixture(path, number, row),
+        tokens,
+        losses,
+        tuple(columns),
+        seed=int(row.get("seed") or 0),
+        scale=row.get("model_label") or "",
+        run=name,
+    )

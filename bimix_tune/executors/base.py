@@ -1,0 +1,87 @@
+"""The contract between the search and the machinery that runs trainings.
+
+An `Executor` owns a number of slots. The search submits jobs, reads events, and may stop a
+job; it never blocks on one. Executors know trainers, not laws or Optuna.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from bimix_tune.space import Mixture
+from bimix_tune.training.base import Checkpoint
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training to run: ``trainer.run(mixture, seed)``."""
+
+    id: int
+    mixture: Mixture
+    seed: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A job went on; ``checkpoint.losses`` is empty for a mere sign of life."""
+
+    job_id: int
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job ended in order: complete, or stopped on request (``stopped``)."""
+
+    job_id: int
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job ended by an error, after the executor's own retries.
+
+    Args:
+        job_id: Which job.
+        cause: One line for the user, with the type of the error.
+    """
+
+    job_id: int
+    cause: str
+
+
+Event = Progress | Finished | Failed
+
+
+class Executor(Protocol):
+    """Runs jobs on its slots.
+
+    Contract:
+        - `submit` never blocks; jobs beyond `slots` wait in order of submission.
+        - Each job yields any number of `Progress` and then exactly one `Finished` or
+          `Failed`. A retried job starts its progress over from the beginning.
+        - `stop` of an unknown or ended job does nothing.
+        - `close` ends all jobs without events, can be called twice, and is called on leaving
+          a ``with`` block.
+    """
+
+    @property
+    def slots(self) -> int:
+        """How many jobs run at once, now."""
+
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
+
+    def events(self, timeout: float) -> list[Event]:
+        """Events since the last call; waits up to ``timeout`` seconds for the first one."""
+
+    def stop(self, job_id: int) -> None:
+        """Ask a job to end early; `Finished` with ``stopped=True`` follows."""
+
+    def close(self) -> None:
+        """End everything."""
+
+    def __enter__(self) -> Executor: ...
+
+    def __exit__(self, *exc: object) -> None: ...

@@ -1,0 +1,69 @@
+"""The contract between a training and everything that runs or judges it.
+
+A `Trainer` is a small frozen value (paths and numbers, no tensors), so that it travels to
+another process cheaply; calling `Trainer.run` starts a training as a generator of
+`Checkpoint`s. Closing the generator stops the training. A trainer knows nothing of Optuna,
+Ray or the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bimix_tune.space import Mixture
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A moment of a training.
+
+    Args:
+        tokens: Training tokens seen.
+        losses: Validation loss by target; empty between evaluations, where a checkpoint is
+            only a sign of life.
+        decayed: Whether the learning rate had decayed to its end.
+        seconds: Wall time since the training began.
+        notes: Anything worth recording once per run (device, parameters, paths of weights).
+    """
+
+    tokens: int
+    losses: Mapping[str, float] = field(default_factory=dict)
+    decayed: bool = False
+    seconds: float = 0.0
+    notes: Mapping[str, str | float | int] = field(default_factory=dict)
+
+
+class Trainer(Protocol):
+    """A recipe for proxy trainings. Implementations are frozen dataclasses that pickle."""
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens of a complete run."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the validation sets, in order."""
+
+    @property
+    def unit(self) -> str:
+        """Unit of the losses: ``"nats/token"`` or ``"bits/byte"``."""
+
+    def run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
+        """Train from scratch.
+
+        Args:
+            mixture: Shares of the training tokens.
+            seed: Decides initial weights and data order, nothing else: two runs of one seed
+                see the same documents of a domain in the same order.
+
+        Yields:
+            Signs of life at least every few seconds, and a checkpoint with losses at
+            geometrically spaced token counts; the last one is at `tokens`.
+
+        Raises:
+            DivergedError: A loss is NaN or infinite.
+            OutOfMemoryError: The proxy does not fit.
+            TrainingError: Anything else that a retry or another mixture may avoid.
+        """

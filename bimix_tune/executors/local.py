@@ -1,0 +1,123 @@
+"""Trainings in this very process, one after the other.
+
+The default for one machine with one device, for debugging and for tests: no other process, no
+thread, so a breakpoint inside a trainer works. The price is that `LocalExecutor.events` is the
+only place where a training goes on, and that a trainer which hangs cannot be interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from bimix_tune.errors import ExecutorError
+from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress, one_line
+from bimix_tune.training.base import Checkpoint, Trainer
+
+_log = logging.getLogger(__name__)
+
+
+class LocalExecutor:
+    """Runs jobs in this process, in order of submission; see `base.Executor`.
+
+    Args:
+        trainer: What every job runs.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._waiting: deque[Job] = deque()
+        self._current: tuple[int, Iterator[Checkpoint]] | None = None
+        self._pending: list[Event] = []
+        self._closed = False
+
+    @property
+    def slots(self) -> int:
+        """Always one."""
+        return 1
+
+    def submit(self, job: Job) -> None:
+        """Queue a job.
+
+        Raises:
+            ExecutorError: The executor is closed.
+        """
+        if self._closed:
+            raise ExecutorError(f"the executor is closed: it cannot take job {job.id}")
+        self._waiting.append(job)
+
+    def events(self, timeout: float) -> list[Event]:
+        """Train on until something is worth telling, or for ``timeout`` seconds.
+
+        Worth telling are a checkpoint with losses and the end of a job. Signs of life in
+        between are reported along with them, the latest one only. The training takes at least
+        one step, however short the timeout.
+        """
+        out, self._pending = self._pending, []
+        until = time.monotonic() + timeout
+        while not any(_matters(e) for e in out) and (self._current or self._waiting):
+            event = self._advance()
+            if out and not _matters(out[-1]):
+                out.pop()
+            out.append(event)
+            if time.monotonic() >= until:
+                break
+        return out
+
+    def stop(self, job_id: int) -> None:
+        """End a job now; `Finished` with ``stopped=True`` is among the next events."""
+        if self._current and self._current[0] == job_id:
+            self._end_current()
+        elif any(job.id == job_id for job in self._waiting):
+            self._waiting = deque(job for job in self._waiting if job.id != job_id)
+        else:
+            return
+        self._pending.append(Finished(job_id, stopped=True))
+
+    def close(self) -> None:
+        """End all jobs without events."""
+        self._closed = True
+        self._waiting.clear()
+        self._pending.clear()
+        self._end_current()
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _advance(self) -> Event:
+        """Take the current (or next) job to its next yield."""
+        if self._current is None:
+            job = self._waiting.popleft()
+            job_id = job.id
+        else:
+            job_id = self._current[0]
+        try:
+            if self._current is None:
+                self._current = job_id, iter(self._trainer.run(job.mixture, job.seed))
+            return Progress(job_id, next(self._current[1]))
+        except StopIteration:
+            self._current = None
+            return Finished(job_id)
+        except Exception as error:  # noqa: BLE001 - a trainer may raise anything; the search goes on
+            _log.debug("job %s failed", job_id, exc_info=True)
+            self._current = None
+            return Failed(job_id, one_line(error))
+
+    def _end_current(self) -> None:
+        """Close the generator of the current job, so that its clean-up runs."""
+        current, self._current = self._current, None
+        close = getattr(current[1], "close", None) if current else None
+        if close is not None:
+            try:
+                close()
+            except Exception:  # noqa: BLE001 - the job is over either way
+                _log.debug("a trainer failed while it was being stopped", exc_info=True)
+
+
+def _matters(event: Event) -> bool:
+    return not isinstance(event, Progress) or bool(event.checkpoint.losses)

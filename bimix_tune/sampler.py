@@ -1,0 +1,273 @@
+"""An Optuna sampler that proposes mixtures from a fitted mixing law.
+
+Each proposal, after a start-up design, is one step of Thompson sampling:
+
+1. Collect the loss curves of all finished and pruned trials of the study.
+2. Fit the law to them (`bimix_tune.laws.fit`); the fit is kept until a trial ends.
+3. Draw one law from the fit's posterior.
+4. Return the mixture that minimises the drawn law at the target token count, within bounds
+   and within a trust region around the mixtures tried.
+
+Trials that run in parallel get different draws, so no constant liar is needed. The sampler keeps
+no state that the study does not hold: several processes may share one storage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from bimix_tune import simplex
+from bimix_tune.curves import LossCurve
+from bimix_tune.errors import FitError, MixtureError
+from bimix_tune.laws import LawFit, fit, optimise
+from bimix_tune.simplex import Array
+from bimix_tune.space import SearchSpace, Target
+from bimix_tune.trials import PREFIX, curves_of, distributions, mixture_of
+
+OBJECTIVE = "objective"
+"""Name of the only target of a study that reports no losses, just a value."""
+
+
+class BiMixSampler(BaseSampler):
+    """Propose mixtures by the BiMix law fitted to all curves of the study.
+
+    The objective asks for its mixture with `suggest_mixture` and records checkpoints with
+    `report_losses`; without the latter the law is fitted to the objective values alone.
+
+    Args:
+        space: The mixtures allowed and the targets that judge them.
+        target_tokens: Token count at which the law is minimised. None: the greatest seen.
+        law: Name of the law, see `bimix_tune.laws.fit`.
+        n_startup_trials: Trials with a mixture needed before the law is used; until then
+            natural, uniform and space-filling random mixtures are proposed.
+            None: one more than there are domains, between 4 and 16.
+        independent_sampler: Samples all parameters that are no proportions. None: TPE.
+        seed: Seed of the draws. A study run by ask and tell in one thread is reproducible.
+
+    Raises:
+        ValueError: The study has several objectives (on asking).
+        MixtureError: Enqueued proportions leave no feasible mixture, or the objective asks for
+            a proportion with bounds that are not those of the space (on asking).
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        target_tokens: int | None = None,
+        law: str = "auto",
+        n_startup_trials: int | None = None,
+        independent_sampler: BaseSampler | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._space = space
+        self._target_tokens = target_tokens
+        self._law = law
+        if n_startup_trials is None:
+            n_startup_trials = min(max(len(space.names) + 1, 4), 16)
+        if n_startup_trials < 0:
+            raise ValueError(f"`n_startup_trials` must be >= 0, but got {n_startup_trials=}")
+        self._n_startup_trials = n_startup_trials
+        self._independent_sampler = independent_sampler or TPESampler(seed=seed)
+        self._seed = seed if seed is not None else int(np.random.SeedSequence().entropy) % 2**63  # type: ignore[arg-type]
+        self._distributions = distributions(space)
+        self._lock = threading.Lock()
+        self._fitted: tuple[object, LawFit | None] = (None, None)  # the curves used, and the fit
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_fitted")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _fitted=(None, None))
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All proportions that are free, and what the independent sampler samples jointly."""
+        self._raise_error_if_multi_objective(study)
+        others = self._independent_sampler.infer_relative_search_space(study, trial)
+        ours = {n: d for n, d in self._distributions.items() if not d.single()}
+        return {**{n: d for n, d in others.items() if n not in self._distributions}, **ours}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """One mixture, and the other parameters of the given space."""
+        self._raise_error_if_multi_objective(study)
+        rest = {n: d for n, d in search_space.items() if n not in self._distributions}
+        params: dict[str, Any] = {}
+        if rest:
+            params = self._independent_sampler.sample_relative(study, trial, rest)
+            for name in rest.keys() - params.keys():
+                params[name] = self._independent_sampler.sample_independent(
+                    study, trial, name, rest[name]
+                )
+        if len(rest) < len(search_space):
+            mixture = self.propose(study, trial)
+            named = zip(self._space.names, mixture.tolist(), strict=True)
+            params |= {PREFIX + n: r for n, r in named if PREFIX + n in search_space}
+        return params
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Parameters that are no proportions; a proportion never gets here in order."""
+        self._raise_error_if_multi_objective(study)
+        if param_name in self._distributions:
+            raise MixtureError(
+                f"the objective asks for {param_name!r} within {param_distribution}, but the "
+                f"sampler's space has {self._distributions[param_name]}; use one SearchSpace for "
+                "the sampler and for suggest_mixture, and no PartialFixedSampler around it"
+            )
+        return self._independent_sampler.sample_independent(
+            study, trial, param_name, param_distribution
+        )
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Pass on to the sampler of the other parameters."""
+        self._independent_sampler.before_trial(study, trial)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Pass on to the sampler of the other parameters."""
+        self._independent_sampler.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        """Give the sampler of the other parameters a new seed; ours depends on the trial."""
+        self._independent_sampler.reseed_rng()
+
+    def propose(self, study: Study, trial: FrozenTrial) -> Array:
+        """The proportions for a trial, (K,), in the order of the space."""
+        rng = np.random.default_rng([self._seed, trial.number])
+        region = _with_fixed(self._space, trial.system_attrs.get("fixed_params", {}))
+        tried = self._tried(study, trial)
+        if len(tried) >= self._n_startup_trials:
+            law, tokens = self.fitted(study)
+            if law is not None:
+                best = optimise(law.draw(rng), trust_region(region, tried), tokens)
+                return self._space.array(best)
+        return startup_mixture(region, tried, rng)
+
+    def fitted(self, study: Study) -> tuple[LawFit | None, float]:
+        """The law fitted to all finished trials of a study, and the tokens to optimise at.
+
+        The law is None while no law can be fitted.
+        """
+        curves, space = curves_of(study, self._space), self._space
+        if not curves:
+            curves, space = _objective_curves(study, space)
+        tokens = self._target_tokens or max((float(c.tokens[-1]) for c in curves), default=1.0)
+        key = [(c.run, len(c.tokens)) for c in curves]
+        with self._lock:
+            if self._fitted[0] != key:
+                try:
+                    self._fitted = (key, fit(curves, space, self._law))
+                except FitError:  # too few distinct mixtures so far: the start-up design goes on
+                    self._fitted = (key, None)
+            return self._fitted[1], tokens
+
+    def _tried(self, study: Study, trial: FrozenTrial) -> Array:
+        """Mixtures of all other trials that are running or ended in order, (N, K)."""
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        trials = study.get_trials(deepcopy=False, states=states)
+        mixtures = [mixture_of(t, self._space) for t in trials if t.number != trial.number]
+        return self._space.matrix(m for m in mixtures if m is not None)
+
+
+def startup_mixture(space: SearchSpace, tried: Array, rng: np.random.Generator) -> Array:
+    """The next mixture of the start-up design, (K,).
+
+    First the natural mixture, then the uniform one, then of 64 random mixtures (half around
+    the natural one, half flat) the one farthest from all tried, in square-root geometry
+    (where a step at a small proportion counts for more; Hellinger distance).
+
+    Args:
+        space: The bounds.
+        tried: Mixtures tried or running, (N, K).
+        rng: Source of randomness.
+    """
+    for wish in (space.natural(), space.uniform()):
+        point = space.array(wish)
+        if not len(tried) or np.abs(tried - point).max(axis=1).min() > 1e-3:
+            return point
+    k = len(space.names)
+    around = [space.array(space.natural()), np.full(k, 1 / k)]
+    pool = np.vstack([simplex.dirichlet(rng, c, k, space.low, space.high, 32) for c in around])
+    distance = np.linalg.norm(np.sqrt(pool)[:, None] - np.sqrt(tried)[None], axis=2)
+    return np.asarray(pool[distance.min(axis=1).argmax()])
+
+
+def trust_region(space: SearchSpace, tried: Array) -> SearchSpace:
+    """Bounds that keep each proportion between half the least and twice the greatest tried.
+
+    A law of power form predicts with confidence where no run has been; this lets the
+    search go there in steps. The mixtures tried lie inside, so some mixture always does.
+
+    Args:
+        space: The bounds.
+        tried: Mixtures tried, (N, K).
+    """
+    low = np.maximum(space.low, np.minimum(0.5 * tried.min(axis=0), space.high))
+    high = np.minimum(space.high, np.maximum(2.0 * tried.max(axis=0), space.low))
+    if simplex.infeasibility(low, high):
+        return space
+    return _bounded(space, low, high)
+
+
+def _bounded(space: SearchSpace, low: Array, high: Array) -> SearchSpace:
+    domains = [
+        dataclasses.replace(d, low=float(a), high=float(b))
+        for d, a, b in zip(space.domains, low, high, strict=True)
+    ]
+    return SearchSpace(domains, space.targets, space.source)
+
+
+def _with_fixed(space: SearchSpace, fixed: dict[str, Any]) -> SearchSpace:
+    """The space with the proportions that an enqueued trial fixes."""
+    low, high = space.low, space.high
+    for i, name in enumerate(space.names):
+        if PREFIX + name in fixed:
+            low[i] = high[i] = float(fixed[PREFIX + name])
+    reason = simplex.infeasibility(low, high)
+    if reason:
+        given = {k: v for k, v in fixed.items() if k.startswith(PREFIX)}
+        raise MixtureError(f"no mixture has the enqueued proportions {given}: {reason}")
+    return _bounded(space, low, high)
+
+
+def _objective_curves(study: Study, space: SearchSpace) -> tuple[list[LossCurve], SearchSpace]:
+    """Curves of one made-up target for a study that reports objective values alone.
+
+    Laws need positive losses that fall with quality, so the values are turned to minimisation
+    and shifted to begin at their own range; a shift does not move an optimum.
+    """
+    only = SearchSpace(space.domains, [Target(OBJECTIVE)], space.source)
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    pairs = [(t, m) for t in trials if t.value is not None and (m := mixture_of(t, space))]
+    if not pairs:
+        return [], only
+    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+    values = sign * np.array([float(t.value or 0.0) for t, _ in pairs])
+    positive = values - values.min() + max(float(np.ptp(values)), 1e-12)
+    return [
+        LossCurve(m, [1.0], [[y]], [OBJECTIVE], run=str(t.number))
+        for (t, m), y in zip(pairs, positive, strict=True)
+    ], only

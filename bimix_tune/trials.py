@@ -1,0 +1,153 @@
+"""What we write into an Optuna trial and read back from it.
+
+A mixture is one float parameter ``r_<domain>`` per domain, holding the real proportion, so
+that dashboards, importances and exports of any study show what was trained. Losses are user
+attributes ``losses@<tokens>``, one per checkpoint: append-only and readable by people.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.distributions import FloatDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from bimix_tune.curves import NATS_PER_TOKEN, LossCurve
+from bimix_tune.errors import CurveError, MixtureError, did_you_mean
+from bimix_tune.simplex import SUM_TOLERANCE
+from bimix_tune.space import Mixture, SearchSpace
+
+PREFIX = "r_"
+LOSSES = "losses@"
+MIXTURE = "mixture"
+WEIGHTS = "target_weights"
+
+
+def distributions(space: SearchSpace) -> dict[str, FloatDistribution]:
+    """The Optuna parameters of a mixture: ``r_<domain>`` within its bounds."""
+    return {PREFIX + d.name: FloatDistribution(d.low, d.high) for d in space.domains}
+
+
+def suggest_mixture(trial: Trial, space: SearchSpace) -> Mixture:
+    """Ask the study's sampler for a mixture.
+
+    Under a `BiMixSampler` the parameters sum to one as they are. Any other sampler knows
+    nothing of the sum: then the nearest mixture within the bounds (Kullback-Leibler) is used
+    and recorded as the user attribute ``mixture``, so that one objective runs under every
+    sampler.
+
+    Args:
+        trial: A running trial.
+        space: The mixtures allowed; also says how `report_losses` weighs the targets.
+
+    Returns:
+        The mixture to train on.
+
+    Raises:
+        MixtureError: The trial was enqueued with a full mixture that does not sum to one.
+    """
+    params = {
+        name: trial.suggest_float(PREFIX + name, low, high)
+        for name, low, high in zip(space.names, space.low, space.high, strict=True)
+    }
+    weights = dict(zip(space.target_names, space.weights.tolist(), strict=True))
+    trial.set_user_attr(WEIGHTS, weights)
+    total = sum(params.values())
+    if abs(total - 1) <= SUM_TOLERANCE:
+        return Mixture(params.keys(), params.values())
+    fixed = trial.system_attrs.get("fixed_params", {})
+    if all(PREFIX + name in fixed for name in space.names):
+        raise MixtureError(
+            f"trial {trial.number} was enqueued with proportions that sum to {total:.6g}, not to 1"
+        )
+    mixture = space.fit_in([params[name] for name in space.names])
+    trial.set_user_attr(MIXTURE, dict(mixture))
+    return mixture
+
+
+def report_losses(
+    trial: Trial,
+    tokens: int,
+    losses: Mapping[str, float],
+    *,
+    decayed: bool = False,
+    unit: str = NATS_PER_TOKEN,
+) -> float:
+    """Record the losses of one checkpoint and report their weighted mean to Optuna.
+
+    Args:
+        trial: The running trial, after `suggest_mixture`.
+        tokens: Training tokens seen, Optuna's step.
+        losses: Validation loss of every target with a positive weight; more are kept too.
+        decayed: Whether the learning rate had decayed to its end.
+        unit: Unit of the losses.
+
+    Returns:
+        The weighted mean: return it from the objective after the last checkpoint. It is NaN,
+        and nothing is recorded, where a loss is NaN or infinite; Optuna then fails the trial.
+
+    Raises:
+        CurveError: A target of the space is missing from the losses.
+    """
+    weights: Mapping[str, float] = trial.user_attrs.get(WEIGHTS) or dict.fromkeys(losses, 1.0)
+    missing = [name for name, weight in weights.items() if weight > 0 and name not in losses]
+    if missing:
+        raise CurveError(
+            f"no loss given for target {missing[0]!r}" + did_you_mean(missing[0], losses)
+        )
+    if not all(math.isfinite(v) for v in losses.values()):
+        return math.nan
+    record = {"losses": {k: float(v) for k, v in losses.items()}, "decayed": decayed, "unit": unit}
+    trial.set_user_attr(f"{LOSSES}{int(tokens)}", record)
+    total = sum(weights.values())
+    value = sum(weight * losses[name] for name, weight in weights.items() if weight > 0) / total
+    trial.report(value, step=int(tokens))
+    return float(value)
+
+
+def mixture_of(trial: FrozenTrial, space: SearchSpace) -> Mixture | None:
+    """The mixture that a trial was trained on, or None if it has none of this space."""
+    recorded = trial.user_attrs.get(MIXTURE)
+    params = recorded or {
+        name: trial.params[PREFIX + name] for name in space.names if PREFIX + name in trial.params
+    }
+    if set(params) != set(space.names) or abs(sum(params.values()) - 1) > SUM_TOLERANCE:
+        return None
+    return Mixture(space.names, [params[name] for name in space.names])
+
+
+def checkpoints_of(trial: FrozenTrial) -> list[tuple[int, dict[str, Any]]]:
+    """Recorded checkpoints as (tokens, record), in order of tokens."""
+    return sorted(
+        (int(key.removeprefix(LOSSES)), record)
+        for key, record in trial.user_attrs.items()
+        if key.startswith(LOSSES)
+    )
+
+
+def curve_of(trial: FrozenTrial, space: SearchSpace) -> LossCurve | None:
+    """The loss curve recorded in a trial, or None if it holds no mixture or no losses."""
+    mixture, points = mixture_of(trial, space), checkpoints_of(trial)
+    if mixture is None or not points:
+        return None
+    table = [[r["losses"].get(t, math.nan) for t in space.target_names] for _, r in points]
+    return LossCurve(
+        mixture,
+        [tokens for tokens, _ in points],
+        table,
+        space.target_names,
+        [bool(r["decayed"]) for _, r in points],
+        seed=int(trial.user_attrs.get("seed", 0)),
+        unit=points[0][1]["unit"],
+        run=str(trial.number),
+    )
+
+
+def curves_of(study: Study, space: SearchSpace) -> list[LossCurve]:
+    """Curves of all finished and pruned trials (a running trial's curve is not yet settled)."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    trials = study.get_trials(deepcopy=False, states=states)
+    return [curve for t in trials if (curve := curve_of(t, space)) is not None]

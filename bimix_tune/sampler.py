@@ -31,7 +31,7 @@ from bimix_tune.errors import FitError, MixtureError
 from bimix_tune.laws import LawFit, fit, optimise
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace, Target
-from bimix_tune.trials import PREFIX, curves_of, distributions, mixture_of
+from bimix_tune.trials import ENQUEUED, PREFIX, curves_of, distributions, mixture_of
 
 OBJECTIVE = "objective"
 """Name of the only target of a study that reports no losses, just a value."""
@@ -157,14 +157,19 @@ class BiMixSampler(BaseSampler):
     def propose(self, study: Study, trial: FrozenTrial) -> Array:
         """The proportions for a trial, (K,), in the order of the space."""
         rng = np.random.default_rng([self._seed, trial.number])
-        region = _with_fixed(self._space, trial.system_attrs.get("fixed_params", {}))
-        tried = self._tried(study, trial)
-        if len(tried) >= self._n_startup_trials:
-            law, tokens = self.fitted(study)
-            if law is not None:
-                best = optimise(law.draw(rng), trust_region(region, tried), tokens)
-                return self._space.array(best)
-        return startup_mixture(region, tried, rng)
+        region = _with_fixed(self._space, trial.system_attrs.get(ENQUEUED, {}))
+        tried = self.tried(study, trial.number)
+        law, tokens = self.law_for(study, trial.number)
+        if law is None:
+            return startup_mixture(region, tried, rng)
+        best = optimise(law.draw(rng), trust_region(region, tried), tokens)
+        return self._space.array(best)
+
+    def law_for(self, study: Study, number: int) -> tuple[LawFit | None, float]:
+        """The law that proposes for a trial, None during start-up, and the tokens it is for."""
+        if len(self.tried(study, number)) < self._n_startup_trials:
+            return None, 1.0
+        return self.fitted(study)
 
     def fitted(self, study: Study) -> tuple[LawFit | None, float]:
         """The law fitted to all finished trials of a study, and the tokens to optimise at.
@@ -184,11 +189,11 @@ class BiMixSampler(BaseSampler):
                     self._fitted = (key, None)
             return self._fitted[1], tokens
 
-    def _tried(self, study: Study, trial: FrozenTrial) -> Array:
-        """Mixtures of all other trials that are running or ended in order, (N, K)."""
+    def tried(self, study: Study, number: int | None = None) -> Array:
+        """Mixtures of all trials (but one) that are running or ended in order, (N, K)."""
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         trials = study.get_trials(deepcopy=False, states=states)
-        mixtures = [mixture_of(t, self._space) for t in trials if t.number != trial.number]
+        mixtures = [mixture_of(t, self._space) for t in trials if t.number != number]
         return self._space.matrix(m for m in mixtures if m is not None)
 
 

@@ -24,6 +24,8 @@ PREFIX = "r_"
 LOSSES = "losses@"
 MIXTURE = "mixture"
 WEIGHTS = "target_weights"
+ENQUEUED = "fixed_params"
+"""Where Optuna keeps the parameters of `Study.enqueue_trial` among the system attributes."""
 
 
 def distributions(space: SearchSpace) -> dict[str, FloatDistribution]:
@@ -58,7 +60,7 @@ def suggest_mixture(trial: Trial, space: SearchSpace) -> Mixture:
     total = sum(params.values())
     if abs(total - 1) <= SUM_TOLERANCE:
         return Mixture(params.keys(), params.values())
-    fixed = trial.system_attrs.get("fixed_params", {})
+    fixed = trial.study.get_trials(deepcopy=False)[trial.number].system_attrs.get(ENQUEUED, {})
     if all(PREFIX + name in fixed for name in space.names):
         raise MixtureError(
             f"trial {trial.number} was enqueued with proportions that sum to {total:.6g}, not to 1"

@@ -1,0 +1,179 @@
+"""Keep every slot of an executor busy with trials of a study.
+
+The driver is the only writer of the study. It asks for a trial whenever a slot is free, turns
+events of the executor into checkpoints, and tells the study how each run ended. It waits for
+events only, never for one run.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from bimix_tune.errors import BimixError, ExecutorError
+from bimix_tune.executors.base import Event, Executor, Failed, Finished, Job, Progress
+from bimix_tune.loop import ledger
+from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.training.base import Checkpoint
+from bimix_tune.trials import report_losses, suggest_mixture
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+"""Longest wait for an event before the display is refreshed."""
+
+HOPELESS = 3
+"""Runs that must fail before one has succeeded for the search to be called off."""
+
+
+@dataclass
+class Running:
+    """A trial under way."""
+
+    trial: Trial
+    role: str
+    label: str
+    mixture: Mixture
+    started: float = field(default_factory=time.monotonic)
+    tokens: int = 0
+    reported: int = 0
+    objective: float | None = None
+    stopping: bool = False
+
+
+class Driver:
+    """Runs trials of one study on one executor.
+
+    Args:
+        study: Where trials come from and results go to.
+        space: The space of the mixtures.
+        executor: Runs the trainings.
+        tokens: Training tokens of a complete run.
+        unit: Unit of the losses.
+        on_ask: Called with each new trial before it starts; must note its role if it has none.
+        on_change: Called after every round of events.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        space: SearchSpace,
+        executor: Executor,
+        *,
+        tokens: int,
+        unit: str,
+        on_ask: Callable[[Trial, Mixture], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._study = study
+        self._space = space
+        self._executor = executor
+        self._tokens = tokens
+        self._unit = unit
+        self._on_ask = on_ask
+        self._on_change = on_change
+        self._failures: list[str] = []
+        self._succeeded = False
+        self.running: dict[int, Running] = {}
+
+    def run(self, more: Callable[[], bool], seed: int) -> None:
+        """Ask, train and tell until there is no more to ask for and all runs have ended.
+
+        Args:
+            more: Whether the study should be asked for another trial.
+            seed: Seed of a training that the sampler proposes (an enqueued one has its own).
+
+        Raises:
+            ExecutorError: The first runs all failed.
+        """
+        while True:
+            while len(self.running) < self._executor.slots and more():
+                self._start(seed)
+            if not self.running:
+                return
+            for event in self._executor.events(POLL_SECONDS):
+                self._handle(event)
+            self._on_change()
+
+    def _start(self, seed: int) -> None:
+        trial = self._study.ask()
+        try:
+            mixture = suggest_mixture(trial, self._space)
+        except BimixError as error:  # an enqueued trial that is no mixture of this space
+            ledger.fail(self._study, trial.number, str(error))
+            return
+        if ledger.SEED not in trial.user_attrs:
+            trial.set_user_attr(ledger.SEED, seed)
+        self._on_ask(trial, mixture)
+        attrs = trial.user_attrs
+        run = Running(trial, attrs[ledger.ROLE], attrs.get(ledger.LABEL, ""), mixture)
+        self.running[trial.number] = run
+        self._executor.submit(Job(trial.number, mixture, int(attrs[ledger.SEED])))
+
+    def _handle(self, event: Event) -> None:
+        run = self.running.get(event.job_id)
+        if run is None:
+            return
+        if isinstance(event, Progress):
+            try:
+                self._progress(run, event.checkpoint)
+            except BimixError as error:  # a trainer that leaves out a target, say
+                self._executor.stop(event.job_id)
+                self._end(event.job_id, run, str(error))
+        elif isinstance(event, Failed):
+            self._end(event.job_id, run, event.cause)
+        else:
+            self._finished(run, event)
+
+    def _progress(self, run: Running, checkpoint: Checkpoint) -> None:
+        if checkpoint.losses and checkpoint.tokens > run.reported:
+            run.reported = checkpoint.tokens  # a retried run begins again below it
+            run.objective = report_losses(
+                run.trial,
+                checkpoint.tokens,
+                checkpoint.losses,
+                decayed=checkpoint.decayed,
+                unit=self._unit,
+            )
+            if ledger.is_prunable(run.role) and checkpoint.tokens < self._tokens:
+                run.stopping = run.stopping or run.trial.should_prune()
+                if run.stopping:
+                    self._executor.stop(run.trial.number)
+        if checkpoint.notes:
+            run.trial.set_user_attr(ledger.NOTES, dict(checkpoint.notes))
+        run.tokens = checkpoint.tokens
+
+    def _finished(self, run: Running, event: Finished) -> None:
+        number = run.trial.number
+        if event.stopped and run.objective is not None:
+            self._tell(number, run, TrialState.PRUNED)
+        elif run.reported >= self._tokens:
+            self._tell(number, run, TrialState.COMPLETE)
+        else:
+            cause = f"ended after {run.tokens} of {self._tokens} tokens without its final losses"
+            self._end(number, run, cause)
+
+    def _tell(self, number: int, run: Running, state: TrialState) -> None:
+        run.trial.set_user_attr(ledger.SECONDS, round(time.monotonic() - run.started, 2))
+        value = run.objective if state == TrialState.COMPLETE else None
+        self._study.tell(number, value, state=state)
+        self._succeeded = True
+        del self.running[number]
+
+    def _end(self, number: int, run: Running, cause: str) -> None:
+        """Record a failure; call the search off if nothing ever worked."""
+        logger.warning("run %d failed: %s", number, cause)
+        run.trial.set_user_attr(ledger.SECONDS, round(time.monotonic() - run.started, 2))
+        ledger.fail(self._study, number, cause)
+        del self.running[number]
+        self._failures.append(cause)
+        if not self._succeeded and len(self._failures) >= HOPELESS:
+            raise ExecutorError(
+                f"the first {HOPELESS} runs all failed, the last with: {cause}. "
+                "Mend the cause and run the same command again"
+            )

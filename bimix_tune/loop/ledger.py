@@ -1,0 +1,198 @@
+"""The study on disk is the single truth of a search; these functions read and mend it.
+
+Every training is a trial, with its role in user attributes: the training-free baselines and the
+confirmation runs are enqueued trials, the rest are the sampler's. Resuming is reading the study.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from bimix_tune.errors import ConfigError, ExecutorError
+from bimix_tune.loop.result import BASELINE, CONFIRMATION, PROPOSAL, RunRecord
+from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.trials import ENQUEUED, PREFIX, curve_of, mixture_of
+
+logger = logging.getLogger(__name__)
+
+ROLE, LABEL, SEED, CAUSE, SECONDS = "role", "label", "seed", "cause", "seconds"
+NOTES, PREDICTED, RETRY_OF = "notes", "predicted", "retry_of"
+SETTINGS, TARGET_TOKENS, RECOMMENDED = "settings", "target_tokens", "recommended"
+USED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
+
+
+@contextmanager
+def only_driver(folder: Path) -> Iterator[None]:
+    """Hold a run folder for one driver; the lock ends with the process, however it ends.
+
+    Raises:
+        ExecutorError: Another process drives a search in this folder.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ExecutorError(
+            f"another process is running a search in {folder}; wait for it or stop it, "
+            "or give this search a folder of its own"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def storage_url(folder: Path, storage: str | None) -> str:
+    """The Optuna URL of a run folder: its own SQLite file unless another one is given."""
+    return storage or f"sqlite:///{folder / 'study.db'}"
+
+
+def open_study(
+    folder: Path,
+    storage: str | None,
+    settings: Mapping[str, Any],
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+) -> Study:
+    """Create the study of a run folder, or continue it.
+
+    Args:
+        folder: The run folder; its name is the study's.
+        storage: Optuna URL; None for SQLite in the folder.
+        settings: What the losses depend on (space, trainer). A study continues only under the
+            settings that it was begun with, since losses under others do not compare.
+        sampler: Proposes mixtures.
+        pruner: Stops runs early.
+
+    Raises:
+        ConfigError: The study was begun with other settings.
+    """
+    study = optuna.create_study(
+        study_name=folder.resolve().name,
+        storage=storage_url(folder, storage),
+        load_if_exists=True,
+        sampler=sampler,
+        pruner=pruner,
+        direction="minimize",
+    )
+    known = study.user_attrs.get(SETTINGS)
+    if known is None:
+        study.set_user_attr(SETTINGS, dict(settings))
+    elif known != settings:
+        changed = sorted(k for k in {*known, *settings} if known.get(k) != settings.get(k))
+        raise ConfigError(
+            f"the search in {folder} was begun with another {', '.join(changed)}; "
+            "its losses would not compare: choose another folder, or undo the change"
+        )
+    return study
+
+
+def requeue_lost(study: Study) -> int:
+    """Give every trial that a dead driver left running a successor with the same mixture.
+
+    Returns:
+        How many there were.
+    """
+    lost = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    replaced = {t.user_attrs.get(RETRY_OF) for t in study.get_trials(deepcopy=False)}
+    for trial in lost:
+        params = trial.system_attrs.get(ENQUEUED) or trial.params
+        if params and trial.number not in replaced:
+            kept = {k: trial.user_attrs[k] for k in (ROLE, LABEL, SEED) if k in trial.user_attrs}
+            study.enqueue_trial(params, user_attrs={**kept, RETRY_OF: trial.number})
+        fail(study, trial.number, "the driver stopped while this run was under way")
+    if lost:
+        logger.info("%d runs that were under way are queued again", len(lost))
+    return len(lost)
+
+
+def fail(study: Study, number: int, cause: str) -> None:
+    """End a trial as failed, with the cause on record."""
+    trial = study.get_trials(deepcopy=False)[number]
+    # Optuna offers no public way to note something on a trial of another process.
+    study._storage.set_trial_user_attr(trial._trial_id, CAUSE, cause)
+    study.tell(number, state=TrialState.FAIL)
+
+
+def enqueue(study: Study, mixture: Mixture, role: str, label: str, seed: int) -> None:
+    """Queue a run unless the study has it already (by role, label, seed and mixture)."""
+    for trial in study.get_trials(deepcopy=False):
+        attrs = trial.user_attrs
+        same = (attrs.get(ROLE), attrs.get(LABEL), attrs.get(SEED)) == (role, label, seed)
+        params = trial.system_attrs.get(ENQUEUED, {})
+        if same and all(
+            math.isclose(params.get(PREFIX + n, math.nan), r, abs_tol=1e-9)
+            for n, r in mixture.items()
+        ):
+            return
+    params = {PREFIX + name: share for name, share in mixture.items()}
+    study.enqueue_trial(params, user_attrs={ROLE: role, LABEL: label, SEED: seed})
+
+
+def superseded(study: Study) -> set[int]:
+    """Numbers of the trials that have a successor (see `requeue_lost`)."""
+    numbers = (t.user_attrs.get(RETRY_OF) for t in study.get_trials(deepcopy=False))
+    return {n for n in numbers if n is not None}
+
+
+def used_trials(study: Study) -> int:
+    """How much of the trial budget of the search is spent or under way."""
+    gone = superseded(study)
+    trials = study.get_trials(deepcopy=False, states=USED)
+    return sum(t.user_attrs.get(ROLE) != CONFIRMATION and t.number not in gone for t in trials)
+
+
+def waiting(study: Study) -> list[FrozenTrial]:
+    """Trials in the queue."""
+    return study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+
+
+def records_of(study: Study, space: SearchSpace) -> list[RunRecord]:
+    """All trials but the superseded, in the words of this project."""
+    gone = superseded(study)
+    trials = study.get_trials(deepcopy=False)
+    return [record_of(t, space) for t in trials if t.number not in gone]
+
+
+def record_of(trial: FrozenTrial, space: SearchSpace) -> RunRecord:
+    """One trial as a record."""
+    attrs = trial.user_attrs
+    predicted = attrs.get(PREDICTED)
+    steps = trial.intermediate_values
+    fixed = trial.system_attrs.get(ENQUEUED, {})
+    mixture = mixture_of(trial, space)
+    if mixture is None and all(PREFIX + n in fixed for n in space.names):
+        mixture = Mixture(space.names, [fixed[PREFIX + n] for n in space.names])
+    return RunRecord(
+        number=trial.number,
+        role=attrs.get(ROLE, PROPOSAL),
+        label=attrs.get(LABEL, ""),
+        state=trial.state.name,
+        mixture=mixture,
+        curve=curve_of(trial, space),
+        objective=steps[max(steps)] if steps else None,
+        predicted=None if predicted is None else (predicted[0], predicted[1]),
+        seed=int(attrs.get(SEED, 0)),
+        seconds=float(attrs.get(SECONDS, math.nan)),
+        cause=attrs.get(CAUSE, ""),
+        notes=attrs.get(NOTES, {}),
+    )
+
+
+def is_prunable(role: str) -> bool:
+    """Whether a run may be stopped early: never one that others are compared with."""
+    return role not in (BASELINE, CONFIRMATION)

@@ -1,0 +1,181 @@
+"""What a study says at any moment: recommendation, law, confirmation; and its files.
+
+Everything is derived from the study, so a search that is under way, stopped or finished can
+be read by the same code, from another process too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import Study
+
+from bimix_tune.curves import write_atomic, write_curves
+from bimix_tune.errors import ConfigError, FitError
+from bimix_tune.laws import LawFit, fit, optimise
+from bimix_tune.loop import ledger
+from bimix_tune.loop.result import (
+    BASELINE,
+    CONFIRMATION,
+    RECOMMENDATION,
+    Confirmation,
+    RunRecord,
+    SearchResult,
+    compare,
+    search_records,
+)
+from bimix_tune.sampler import trust_region
+from bimix_tune.space import Mixture, SearchSpace
+
+ENDED = ("COMPLETE", "PRUNED")
+
+
+def best_of(records: Iterable[RunRecord]) -> RunRecord | None:
+    """The complete run of the search with the least objective, or None."""
+    done = [r for r in search_records(list(records)) if r.state == "COMPLETE"]
+    return min(done, key=lambda r: math.inf if r.objective is None else r.objective, default=None)
+
+
+def recommend(
+    study: Study, space: SearchSpace, target_tokens: int
+) -> tuple[Mixture, LawFit | None]:
+    """The optimum of the law fitted to all runs of the search, within its trust region.
+
+    Where no law can be fitted, the best mixture seen. A recommendation is noted in the study
+    and kept while no run is added, so that its confirmation goes on with the very same one.
+
+    Returns:
+        The mixture, and the law, or None where none could be fitted.
+
+    Raises:
+        ConfigError: No run ended in order, so there is nothing to recommend.
+    """
+    records = search_records(ledger.records_of(study, space))
+    done = [r for r in records if r.state in ENDED and r.curve is not None]
+    try:
+        law = fit([r.curve for r in done if r.curve], space)
+    except FitError as error:
+        best = best_of(records)
+        if best is None or best.mixture is None:
+            raise ConfigError(f"no run of the search has ended in order yet: {error}") from error
+        return best.mixture, None
+    basis = {"runs": [r.number for r in done], "target_tokens": target_tokens}
+    noted = study.user_attrs.get(ledger.RECOMMENDED, {})
+    if noted.get("basis") == basis:
+        return Mixture(space.names, [noted["mixture"][n] for n in space.names]), law
+    tried = space.matrix(r.mixture for r in done if r.mixture is not None)
+    mixture = optimise(law, trust_region(space, tried), target_tokens)
+    study.set_user_attr(ledger.RECOMMENDED, {"basis": basis, "mixture": dict(mixture)})
+    return mixture, law
+
+
+def confirmation_of(records: Sequence[RunRecord], recommendation: Mixture) -> Confirmation | None:
+    """Compare the confirmation runs of a recommendation with those of the baselines."""
+    objective: dict[str, dict[int, float]] = {}
+    for r in records:
+        if r.role == CONFIRMATION and r.state == "COMPLETE" and r.objective is not None:
+            mixture = r.mixture
+            if r.label == RECOMMENDATION and (mixture is None or not same(mixture, recommendation)):
+                continue  # of an earlier, shorter search in the same folder
+            objective.setdefault(r.label, {})[r.seed] = r.objective
+    return compare(objective)
+
+
+def same(a: Mixture, b: Mixture) -> bool:
+    """Whether two mixtures of the same domains agree to 1e-9."""
+    return all(abs(a[n] - r) <= 1e-9 for n, r in b.items())
+
+
+def outcome(study: Study, space: SearchSpace, folder: Path) -> SearchResult:
+    """The result of a search as its study has it now.
+
+    Raises:
+        ConfigError: No run ended in order yet.
+    """
+    target_tokens = int(study.user_attrs[ledger.TARGET_TOKENS])
+    recommendation, law = recommend(study, space, target_tokens)
+    records = tuple(ledger.records_of(study, space))
+    baselines = {r.label: r.mixture for r in records if r.role == BASELINE and r.mixture}
+    return SearchResult(
+        space,
+        target_tokens,
+        study.user_attrs[ledger.SETTINGS]["unit"],
+        recommendation,
+        law,
+        baselines,
+        records,
+        confirmation_of(records, recommendation),
+        folder,
+    )
+
+
+def load_study(folder: Path, storage: str | None = None) -> tuple[Study, SearchSpace]:
+    """The study of a run folder, to look at, and its space.
+
+    Raises:
+        ConfigError: There is no search in the folder.
+    """
+    missing = ConfigError(f"no search in {folder}: start one with `bimix-tune search FILE`")
+    if storage is None and not (folder / "study.db").exists():
+        raise missing
+    try:
+        study = optuna.load_study(
+            study_name=folder.resolve().name, storage=ledger.storage_url(folder, storage)
+        )
+    except KeyError as error:
+        raise missing from error
+    return study, SearchSpace.from_dict(study.user_attrs[ledger.SETTINGS]["space"])
+
+
+def save_curves(folder: Path, records: Iterable[RunRecord]) -> None:
+    """Write the curves of all ended runs into the run folder, atomically."""
+    curves = [r.curve for r in records if r.state in ENDED and r.curve]
+    write_curves(folder / "curves.jsonl", curves)
+
+
+def save_result(result: SearchResult) -> None:
+    """Write ``result.json`` and ``law.json`` into the run folder, atomically."""
+    data = {
+        "recommendation": dict(result.recommendation),
+        "target_tokens": result.target_tokens,
+        "unit": result.unit,
+        "baselines": {label: dict(m) for label, m in result.baselines.items()},
+        "confirmation": _confirmation_json(result.confirmation),
+        "runs": [_record_json(r) for r in result.records],
+    }
+    write_atomic(result.folder / "result.json", json.dumps(_finite(data), indent=1) + "\n")
+    if result.fit is not None:
+        law = json.dumps(result.fit.to_dict(), indent=1) + "\n"
+        write_atomic(result.folder / "law.json", law)
+
+
+def _confirmation_json(confirmation: Confirmation | None) -> dict[str, Any] | None:
+    if confirmation is None:
+        return None
+    return {
+        "seeds": confirmation.seeds,
+        "noise": confirmation.noise,
+        "objective": confirmation.objective,
+        "comparisons": [vars(c) for c in confirmation.comparisons],
+    }
+
+
+def _record_json(record: RunRecord) -> dict[str, Any]:
+    keys = ("number", "role", "label", "state", "objective", "predicted", "seed", "seconds")
+    return {key: getattr(record, key) for key in (*keys, "cause")}
+
+
+def _finite(value: Any) -> Any:
+    """The value with every NaN replaced by None, which JSON knows."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value

@@ -1,0 +1,289 @@
+"""The closed loop: baselines, proposals, recommendation, confirmation.
+
+1. The training-free baselines run first; they start the law and are the rivals to beat.
+2. The sampler proposes, the executor trains, the law is refitted after every finished run, and
+   the pruner stops runs that cannot win.
+3. The law's optimum at the target token count is the recommendation.
+4. Fresh runs of it and of the baselines, paired by seed, say how much better it is.
+
+All of it is in the study on disk, so the same call again continues where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import Trial
+
+from bimix_tune.errors import ConfigError, did_you_mean
+from bimix_tune.executors.base import Executor
+from bimix_tune.executors.local import LocalExecutor
+from bimix_tune.laws import LawFit, optimise
+from bimix_tune.loop import ledger
+from bimix_tune.loop.driver import Driver, Running
+from bimix_tune.loop.outcome import best_of, outcome, recommend, save_curves, save_result
+from bimix_tune.loop.result import (
+    BASELINE,
+    CONFIRMATION,
+    PROPOSAL,
+    RECOMMENDATION,
+    STARTUP,
+    RunRecord,
+    SearchResult,
+)
+from bimix_tune.pruner import BiMixPruner
+from bimix_tune.sampler import BiMixSampler, trust_region
+from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.strategies.baselines import baseline_mixtures, distinct
+from bimix_tune.training.base import Trainer
+
+RIVALS = ("all", "best")
+MONITOR_SECONDS = 0.4
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """A moment of a running search, for a display.
+
+    Args:
+        phase: ``"search"`` or ``"confirmation"``.
+        done: Runs of the phase that have ended.
+        total: Runs of the phase.
+        slots: Runs that the executor can take at once.
+        running: Runs under way.
+        records: All runs so far.
+        law: The law fitted to all finished runs, if there is one.
+        optimum: Its optimum with the predicted (mean, sd) of the objective.
+        tokens: Training tokens of a complete run.
+    """
+
+    phase: str
+    done: int
+    total: int
+    slots: int
+    running: tuple[Running, ...]
+    records: tuple[RunRecord, ...]
+    law: LawFit | None
+    optimum: tuple[Mixture, float, float] | None
+    tokens: int
+
+    @property
+    def best(self) -> RunRecord | None:
+        """The complete run of the search with the least objective."""
+        return best_of(self.records)
+
+    @property
+    def eta(self) -> float:
+        """Seconds until the phase ends, from the mean time of complete runs; NaN without any."""
+        times = [r.seconds for r in self.records if r.state == "COMPLETE" and r.seconds > 0]
+        if not times:
+            return math.nan
+        left = self.total - self.done - sum(r.tokens / self.tokens for r in self.running)
+        return max(left, 0.0) * sum(times) / len(times) / max(self.slots, 1)
+
+
+def search(
+    space: SearchSpace,
+    trainer: Trainer,
+    *,
+    folder: str | Path,
+    trials: int = 24,
+    baselines: Mapping[str, Mixture] | None = None,
+    executor: Executor | None = None,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+    storage: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    target_tokens: int | None = None,
+    confirm_seeds: int = 2,
+    rivals: str = "all",
+    seed: int = 0,
+    monitor: Callable[[SearchState], None] | None = None,
+) -> SearchResult:
+    """Search for the best mixture by training proxies; continue a search that was stopped.
+
+    Args:
+        space: The mixtures allowed and the targets that judge them.
+        trainer: The recipe of one proxy run.
+        folder: The run folder: study, curves, law and result are kept there.
+        trials: Runs before the confirmation, baselines included.
+        baselines: Training-free mixtures by label, run first; None: natural and uniform.
+        executor: Where runs happen; None: one after another in this process. It is not closed.
+        sampler: Proposes mixtures; None: `BiMixSampler`.
+        pruner: Stops runs early; None: `BiMixPruner`.
+        storage: Optuna URL; None: SQLite in the folder.
+        settings: What else the losses depend on, to refuse continuing under other settings.
+        target_tokens: Token count that the recommendation is for; None: that of the proxies.
+        confirm_seeds: Fresh seeds of the confirmation; 0 leaves it out.
+        rivals: Which baselines are confirmed: ``"all"``, or the ``"best"`` of the search.
+        seed: Seed of the search and of its trainings; the confirmation uses the next ones.
+        monitor: Called about twice a second with the state of the search.
+
+    Returns:
+        The recommendation with its evidence; also written to ``result.json``, ``law.json`` and
+        ``curves.jsonl`` in the folder.
+
+    Raises:
+        ConfigError: An argument is out of range, or the folder holds a search begun with other
+            settings.
+        ExecutorError: The first runs all fail, or another process drives the folder.
+        KeyboardInterrupt: Passed on; nothing finished is lost and the runs under way are queued.
+    """
+    _check(space, trainer, trials, rivals)
+    folder = Path(folder)
+    tokens = target_tokens or trainer.tokens
+    known: dict[str, Any] = {"space": space.to_dict(), "tokens": trainer.tokens, "seed": seed}
+    known |= {"unit": trainer.unit, **(settings or {})}
+    with (
+        ledger.only_driver(folder),
+        nullcontext(executor) if executor else LocalExecutor(trainer) as running_on,
+    ):
+        study = ledger.open_study(
+            folder,
+            storage,
+            known,
+            sampler or BiMixSampler(space, target_tokens=tokens, seed=seed),
+            pruner or BiMixPruner(),
+        )
+        study.set_user_attr(ledger.TARGET_TOKENS, tokens)
+        loop = _Loop(study, space, trainer, running_on, folder, tokens)
+        loop.seed, loop.monitor = seed, monitor
+        opponents = distinct(dict(baselines) if baselines else baseline_mixtures(space))
+        return loop.run(trials, opponents, confirm_seeds, rivals)
+
+
+def _check(space: SearchSpace, trainer: Trainer, trials: int, rivals: str) -> None:
+    if trials < 2:
+        raise ConfigError(f"a law needs at least 2 trials, but got trials={trials}")
+    if rivals not in RIVALS:
+        raise ConfigError(f"unknown rivals {rivals!r}" + did_you_mean(rivals, RIVALS))
+    for target in space.target_names:
+        if target not in trainer.targets:
+            raise ConfigError(
+                f"the trainer does not evaluate target {target!r}"
+                + did_you_mean(target, trainer.targets)
+            )
+
+
+class _Loop:
+    """One search on one study; the attributes are what its phases share."""
+
+    seed: int = 0
+    monitor: Callable[[SearchState], None] | None = None
+    told: float = 0.0
+
+    def __init__(
+        self,
+        study: Study,
+        space: SearchSpace,
+        trainer: Trainer,
+        executor: Executor,
+        folder: Path,
+        target_tokens: int,
+    ) -> None:
+        self.study, self.space, self.folder = study, space, folder
+        self.executor, self.trainer, self.target_tokens = executor, trainer, target_tokens
+        self.phase, self.total = "search", 0
+        # The law shown and noted during the search; a foreign sampler is watched by one of ours.
+        self.law_keeper = (
+            study.sampler
+            if isinstance(study.sampler, BiMixSampler)
+            else BiMixSampler(space, target_tokens=target_tokens)
+        )
+        self.driver = Driver(
+            study,
+            space,
+            executor,
+            tokens=trainer.tokens,
+            unit=trainer.unit,
+            on_ask=self.note_role,
+            on_change=self.changed,
+        )
+
+    def run(
+        self, trials: int, baselines: dict[str, Mixture], confirm_seeds: int, rivals: str
+    ) -> SearchResult:
+        ledger.requeue_lost(self.study)
+        try:
+            self.explore(trials, baselines)
+            recommendation, _ = recommend(self.study, self.space, self.target_tokens)
+            if confirm_seeds:
+                self.confirm(recommendation, baselines, confirm_seeds, rivals)
+        except BaseException:
+            ledger.requeue_lost(self.study)
+            raise
+        finally:
+            save_curves(self.folder, ledger.records_of(self.study, self.space))
+        result = outcome(self.study, self.space, self.folder)
+        save_result(result)
+        return result
+
+    def explore(self, trials: int, baselines: dict[str, Mixture]) -> None:
+        """The search proper: baselines first, then what the sampler proposes."""
+        self.total = trials
+        for label, mixture in list(baselines.items())[:trials]:
+            ledger.enqueue(self.study, mixture, BASELINE, label, self.seed)
+        self.driver.run(lambda: ledger.used_trials(self.study) < trials, self.seed)
+
+    def confirm(
+        self, recommendation: Mixture, baselines: dict[str, Mixture], seeds: int, rivals: str
+    ) -> None:
+        """Fresh runs of the recommendation and its rivals, paired by seed."""
+        if rivals == "best":
+            runs = [r for r in ledger.records_of(self.study, self.space) if r.role == BASELINE]
+            best = best_of(runs)
+            baselines = {k: m for k, m in baselines.items() if best and k == best.label}
+        chosen = {RECOMMENDATION: recommendation, **baselines}
+        self.phase, self.total = "confirmation", len(chosen) * seeds
+        for offset in range(1, seeds + 1):
+            for label, mixture in chosen.items():
+                ledger.enqueue(self.study, mixture, CONFIRMATION, label, self.seed + offset)
+        self.driver.run(lambda: bool(ledger.waiting(self.study)), self.seed)
+
+    def note_role(self, trial: Trial, mixture: Mixture) -> None:
+        """Note a trial's role, and what the law predicts for it before it has run."""
+        law, _ = self.law_keeper.law_for(self.study, trial.number)
+        if ledger.ROLE not in trial.user_attrs:
+            trial.set_user_attr(ledger.ROLE, STARTUP if law is None else PROPOSAL)
+        if law is not None and law.space.target_names == self.space.target_names:
+            mean, sd = law.objective([mixture], self.trainer.tokens)
+            trial.set_user_attr(ledger.PREDICTED, [float(mean[0]), float(sd[0])])
+
+    def changed(self) -> None:
+        """Tell the monitor, at most about twice a second."""
+        now = time.monotonic()
+        if self.monitor is not None and now - self.told > MONITOR_SECONDS:
+            self.monitor(self.state())
+            self.told = now
+
+    def state(self) -> SearchState:
+        """The state of the search now."""
+        records = ledger.records_of(self.study, self.space)
+        mine = [r for r in records if (r.role == CONFIRMATION) == (self.phase == "confirmation")]
+        law, _ = self.law_keeper.law_for(self.study, -1)
+        optimum = None
+        if law is not None and law.space.target_names == self.space.target_names:
+            region = trust_region(self.space, self.law_keeper.tried(self.study))
+            mixture = optimise(law, region, self.target_tokens)
+            mean, sd = law.objective([mixture], self.trainer.tokens)
+            optimum = (mixture, float(mean[0]), float(sd[0]))
+        return SearchState(
+            self.phase,
+            sum(r.state in ("COMPLETE", "PRUNED", "FAIL") for r in mine),
+            self.total,
+            self.executor.slots,
+            tuple(self.driver.running.values()),
+            tuple(records),
+            law,
+            optimum,
+            self.trainer.tokens,
+        )

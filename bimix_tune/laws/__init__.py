@@ -1,0 +1,153 @@
+"""Laws that predict the loss of every target from proportions and tokens, fitted to curves.
+
+A ladder in which each rung contains the one below: `bimix` (own proportion), `transfer`
+(other domains help too). `fit` estimates one of them, or with ``law="auto"`` the one that
+predicts left-out runs better; `optimise` finds the best mixture under it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bimix_tune.curves import LossCurve
+from bimix_tune.errors import FitError, did_you_mean
+from bimix_tune.laws import optimum, posterior
+from bimix_tune.laws.base import ALPHA, Law
+from bimix_tune.laws.fitting import Estimate, estimate, model
+from bimix_tune.laws.held_out import HeldOut, leave_out
+from bimix_tune.laws.law_fit import LAWS, LawFit
+from bimix_tune.laws.observations import Observations, observe
+from bimix_tune.simplex import Array
+from bimix_tune.space import Mixture, SearchSpace
+
+__all__ = ["LAWS", "HeldOut", "LawFit", "fit", "optimise"]
+
+FEW_MIXTURES = 4
+"""With fewer, `auto` takes the simplest law without a comparison."""
+BETTER = 0.95
+"""A richer law is taken if its held-out error is below this part of the simpler one's."""
+
+
+def fit(curves: Sequence[LossCurve], space: SearchSpace, law: str = "auto") -> LawFit:
+    """Fit a law to all checkpoints of all curves.
+
+    Args:
+        curves: Runs, finished or not, of at least two mixtures. Targets that the space does
+            not name are ignored.
+        space: Domains and targets.
+        law: A name in `LAWS`, or "auto" for the one with the least held-out error.
+
+    Raises:
+        FitError: There are no curves or one mixture only, a curve lacks a domain, no curve
+            has a target, units differ, or the law is unknown.
+    """
+    if law != "auto" and law not in LAWS:
+        raise FitError(f"unknown law {law!r}" + did_you_mean(law, ["auto", *LAWS]))
+    seen = observe(curves, space)
+    simplest = next(iter(LAWS))
+    names = [law] if law != "auto" else list(LAWS)
+    if law == "auto" and seen.group.max() + 1 < FEW_MIXTURES:
+        names = [simplest]
+    best: LawFit | None = None
+    for name in names:
+        found = _fit_one(LAWS[name], seen, space)
+        if best is None or _error(found) < BETTER * _error(best):
+            best = found
+    assert best is not None
+    return best
+
+
+def optimise(fit: LawFit, space: SearchSpace, tokens: float) -> Mixture:
+    """The mixture with the least predicted objective.
+
+    Args:
+        fit: A fitted law; its own space gives the targets and their weights.
+        space: Gives the bounds; its domains are those of the fit, in any order.
+        tokens: Training tokens at which losses are judged.
+
+    Raises:
+        FitError: The space has other domains than the fit.
+    """
+    if set(space.names) != set(fit.space.names):
+        raise FitError(
+            f"the space to optimise over has domains {sorted(space.names)}, "
+            f"but the law was fitted to {sorted(fit.space.names)}"
+        )
+    order = [fit.space.names.index(name) for name in space.names]
+    terms = fit.terms(tokens)
+    terms = terms._replace(carriers=terms.carriers[:, order])
+    return space.mixture(optimum.minimise(terms, space.low, space.high, space.prior))
+
+
+def _fit_one(law: Law, seen: Observations, space: SearchSpace) -> LawFit:
+    full = estimate(law, seen, space)
+    left_out = leave_out(law, space, seen, full)
+    observed = seen.log_loss[:, seen.last]
+    residual = observed - model(law, space, seen)(full.theta)[0][:, seen.last]
+    noise = posterior.run_noise(residual, observed - left_out, full, seen)
+    held_out = _held_out(seen, left_out, space)
+    return LawFit(
+        law.name,
+        space,
+        seen.unit,
+        full.theta,
+        seen.reference,
+        posterior.spread(law, space, seen, full, noise),
+        noise,
+        held_out,
+        _status(law.name, seen, held_out, space.weights),
+        _warnings(full, seen, space),
+    )
+
+
+def _held_out(seen: Observations, left_out: Array, space: SearchSpace) -> HeldOut:
+    """Judge at equal tokens: by the runs that reached the end, or by all if those are few."""
+    runs = seen.complete if len(seen.complete) >= 3 else np.arange(len(seen.last))
+    last = seen.last[runs]
+    observed = np.where(seen.weight[:, last] > 0, np.exp(seen.log_loss[:, last]), np.nan)
+    return HeldOut(
+        tuple(seen.names[n] for n in runs),
+        np.exp(left_out[:, runs]).T,
+        observed.T,
+        space.weights,
+    )
+
+
+def _error(found: LawFit) -> float:
+    """Held-out relative error, mean over targets by weight."""
+    return _mean_error(found.held_out, found.space.weights)
+
+
+def _mean_error(held_out: HeldOut, weights: Array) -> float:
+    error = held_out.relative_error
+    counts = np.where(np.isfinite(error), weights, 0.0)
+    return float(np.nansum(counts * error) / counts.sum()) if counts.sum() > 0 else float("nan")
+
+
+def _status(name: str, seen: Observations, held_out: HeldOut, weights: Array) -> str:
+    runs, mixtures = len(seen.last), int(seen.group.max()) + 1
+    rank = held_out.spearman
+    tail = "" if np.isnan(rank) else f", rank correlation {rank:.2f}"
+    error = _mean_error(held_out, weights)
+    return f"{name} law from {runs} runs ({mixtures} mixtures), held-out error {error:.1%}{tail}"
+
+
+def _warnings(full: Estimate, seen: Observations, space: SearchSpace) -> tuple[str, ...]:
+    notes = []
+    mixtures = int(seen.group.max()) + 1
+    if mixtures < FEW_MIXTURES:
+        notes.append(f"only {mixtures} different mixtures: the fit leans on typical values")
+    r = seen.r[seen.last]
+    still = (r.max(0) + 0.01) / (r.min(0) + 0.01) < 1.5
+    if still.any():
+        names = [n for n, s in zip(space.names, still, strict=True) if s]
+        notes.append(f"the proportion of {names} hardly varied, so its effect is a guess")
+    if not full.converged:
+        notes.append("the least-squares fit did not converge")
+    steep = full.theta[:, ALPHA] > 0.0
+    if steep.any():
+        names = [n for n, s in zip(space.target_names, steep, strict=True) if s]
+        notes.append(f"the exponent alpha of {names} is above 1, far from any published value")
+    return tuple(notes)

@@ -1,0 +1,182 @@
+"""A fitted law: predictions, their uncertainty, draws from the posterior, and how it went."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bimix_tune.laws.base import ALPHA, BETA, DELTA, EPS, LEVEL, PHI, Law
+from bimix_tune.laws.bimix import Bimix
+from bimix_tune.laws.held_out import HeldOut
+from bimix_tune.laws.optimum import Terms
+from bimix_tune.laws.transfer import Transfer
+from bimix_tune.simplex import Array
+from bimix_tune.space import SearchSpace
+
+LAWS: dict[str, Law] = {law.name: law for law in (Bimix(), Transfer())}
+"""All laws by name, simplest first."""
+
+Mixtures = Mapping[str, float] | Sequence[Mapping[str, float]] | Array
+"""One mixture, several, or an array (M, K) in the order of the space."""
+
+
+@dataclass(frozen=True, eq=False)
+class LawFit:
+    """A law with its coordinates. Made by `bimix_tune.laws.fit`.
+
+    Args:
+        law: Name of the law.
+        space: Domains and targets.
+        unit: Unit of the losses.
+        theta: Coordinates, (V, P); see `bimix_tune.laws.base`.
+        reference: The token count s_ref of the coordinates: the most tokens seen.
+        spread: Factor F of the coordinates' covariance ``F F'``, (V * P, Q).
+        noise: Covariance of the targets' log losses of one run about the law, (V, V).
+        held_out: Predictions of runs left out.
+        status: In words how the fit went.
+        warnings: Sentences about what to distrust.
+    """
+
+    law: str
+    space: SearchSpace
+    unit: str
+    theta: Array
+    reference: float
+    spread: Array
+    noise: Array
+    held_out: HeldOut
+    status: str
+    warnings: tuple[str, ...] = ()
+
+    def predict(self, mixtures: Mixtures, tokens: float, decayed: bool | None = None) -> Array:
+        """Losses of all targets.
+
+        Args:
+            mixtures: M mixtures.
+            tokens: Training tokens s.
+            decayed: Whether at the end of the learning-rate decay or on the constant rate.
+                None: at the end, if any curve had one. Without both kinds of checkpoint
+                among the curves the two are the same.
+
+        Returns:
+            (M, V), in `unit`.
+        """
+        return np.asarray(np.exp(self._log_loss(mixtures, tokens, decayed)[0]).T)
+
+    def _log_loss(
+        self, mixtures: Mixtures, tokens: float, decayed: bool | None
+    ) -> tuple[Array, Array]:
+        r = self._array(mixtures)
+        t = np.full(len(r), tokens / self.reference)
+        d = np.full(len(r), float(decayed is not False))
+        return LAWS[self.law].log_loss(self.theta, self.space, r, t, d)
+
+    def _array(self, mixtures: Mixtures) -> Array:
+        if isinstance(mixtures, Mapping):
+            return self.space.array(mixtures)[None]
+        if isinstance(mixtures, np.ndarray):
+            return np.atleast_2d(np.asarray(mixtures, dtype=float))
+        return self.space.matrix(mixtures)
+
+    def objective(
+        self, mixtures: Mixtures, tokens: float, noise: bool = True
+    ) -> tuple[Array, Array]:
+        """The weighted mean of the targets' losses, and its standard deviation.
+
+        Errors of targets are correlated, within a run and in the law; both are accounted for.
+
+        Args:
+            mixtures: M mixtures.
+            tokens: Training tokens.
+            noise: Whether the deviation is that of a fresh run, or the law's own only.
+
+        Returns:
+            Mean (M,) and standard deviation (M,).
+        """
+        log_loss, jacobian = self._log_loss(mixtures, tokens, None)
+        parts = self.space.weights[:, None] * np.exp(log_loss)
+        by_theta = np.moveaxis(parts[..., None] * jacobian, 0, 1).reshape(parts.shape[1], -1)
+        variance = ((by_theta @ self.spread) ** 2).sum(1)
+        if noise:
+            variance = variance + np.einsum("vm,vu,um->m", parts, self.noise, parts)
+        return parts.sum(0), np.asarray(np.sqrt(variance))
+
+    def draw(self, rng: np.random.Generator) -> LawFit:
+        """A law from the posterior, certain of itself, with the same methods."""
+        shift = self.spread @ rng.standard_normal(self.spread.shape[1])
+        return dataclasses.replace(
+            self,
+            theta=self.theta + shift.reshape(self.theta.shape),
+            spread=np.zeros((self.theta.size, 1)),
+        )
+
+    def gradient(self, mixtures: Mixtures, tokens: float) -> Array:
+        """Derivatives of the objective by the proportions, each taken as free, (M, K)."""
+        terms = self.terms(tokens)
+        x = terms.eps + self._array(mixtures) @ terms.carriers.T
+        return np.asarray(-(terms.alpha * terms.c * x ** (-terms.alpha - 1.0)) @ terms.carriers)
+
+    def terms(self, tokens: float) -> Terms:
+        """The objective at one token count as ``sum_v c_v x_v(r)^-alpha_v``."""
+        alpha, beta, eps = (np.exp(self.theta[:, i]) for i in (ALPHA, BETA, EPS))
+        phi = 1.0 / (1.0 + np.exp(-self.theta[:, PHI]))
+        shape = 1.0 + phi * ((tokens / self.reference) ** -beta - 1.0)
+        level = np.exp(self.theta[:, LEVEL] - self.theta[:, DELTA] ** 2)
+        carriers = LAWS[self.law].carriers(self.theta, self.space)
+        return Terms(self.space.weights * level * shape, alpha, eps, carriers)
+
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """By target: alpha, beta, B, C, eps, delta, and the transfer row by domain.
+
+        The row is A of ``x = eps + sum_j A_j r_j`` (one for the own domain), and B belongs to
+        s in tokens.
+        """
+        carriers = LAWS[self.law].carriers(self.theta, self.space)
+        result: dict[str, dict[str, Any]] = {}
+        for name, row, worth in zip(self.space.target_names, self.theta, carriers, strict=True):
+            level, phi = float(np.exp(row[LEVEL])), float(1.0 / (1.0 + np.exp(-row[PHI])))
+            beta = float(np.exp(row[BETA]))
+            result[name] = {
+                "alpha": float(np.exp(row[ALPHA])),
+                "beta": beta,
+                "B": level * phi * self.reference**beta,
+                "C": level * (1.0 - phi),
+                "eps": float(np.exp(row[EPS])),
+                "delta": float(row[DELTA] ** 2),
+                "transfer": dict(zip(self.space.names, worth.tolist(), strict=True)),
+            }
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """A form for JSON that `from_dict` reads back."""
+        arrays = ("theta", "spread", "noise")
+        return {
+            "law": self.law,
+            "space": self.space.to_dict(),
+            "unit": self.unit,
+            "reference": self.reference,
+            **{name: getattr(self, name).tolist() for name in arrays},
+            "held_out": self.held_out.to_dict(),
+            "status": self.status,
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LawFit:
+        """Read the form of `to_dict`."""
+        return cls(
+            str(data["law"]),
+            SearchSpace.from_dict(data["space"]),
+            str(data["unit"]),
+            np.array(data["theta"], dtype=float),
+            float(data["reference"]),
+            np.array(data["spread"], dtype=float),
+            np.array(data["noise"], dtype=float),
+            HeldOut.from_dict(data["held_out"]),
+            str(data["status"]),
+            tuple(data["warnings"]),
+        )

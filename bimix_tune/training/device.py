@@ -1,0 +1,66 @@
+"""Where a proxy computes, in which type, and what running out of memory looks like there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from bimix_tune.errors import ConfigError, OutOfMemoryError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; ``"auto"`` is the first GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device {name!r} cannot be used on this machine ({str(error).splitlines()[0]}); "
+            'say "auto", "cpu" or "cuda"'
+        ) from error
+    return device
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it, else float32.
+
+    A CPU without the instructions would emulate bfloat16, slower than float32.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        native = False
+    return torch.bfloat16 if native else torch.float32
+
+
+@contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Turn every way to run out of memory into `OutOfMemoryError`.
+
+    Args:
+        what: The proxy in words: its size and batch.
+
+    Raises:
+        OutOfMemoryError: The block ran out of memory of the GPU or of the machine.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # A GPU has its own type of error; the CPU's allocator raises a plain RuntimeError.
+        allocator = "DefaultCPUAllocator" in str(error) or "can't allocate memory" in str(error)
+        if not (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or allocator):
+            raise
+        raise OutOfMemoryError(
+            f"{what} does not fit into memory: lower size, sequence_length or batch, or run "
+            f"fewer proxies at once ({str(error).splitlines()[0] if str(error) else 'MemoryError'})"
+        ) from error

@@ -1,0 +1,100 @@
+"""Validation losses on windows that are the same for every run.
+
+All runs of a search read the same validation text, so the luck of its choice cancels when two
+mixtures are compared; neither the seed nor the mixture moves a window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bimix_tune.training.cross_entropy import summed_cross_entropy
+
+FORWARD_COST = 0.31
+"""Time of evaluating a token over that of training on one (measured on a CPU, bfloat16)."""
+EVALUATION_SHARE = 0.10
+"""Greatest share of a run's time that evaluations may take."""
+
+Logits = Callable[[torch.Tensor], torch.Tensor]
+
+
+def affordable_tokens(wanted: int, tokens: int, targets: int, evaluations: int) -> int:
+    """Validation tokens per target that keep evaluation within `EVALUATION_SHARE` of the time.
+
+    ``E <= EVALUATION_SHARE * T / (FORWARD_COST * targets * evaluations)``.
+
+    Args:
+        wanted: The number asked for.
+        tokens: Training tokens T of the run.
+        targets: Number of targets.
+        evaluations: Number of evaluations in the run.
+    """
+    limit = EVALUATION_SHARE * tokens / (FORWARD_COST * targets * evaluations)
+    return max(1, min(wanted, int(limit)))
+
+
+def fixed_windows(tokens: NDArray[np.unsignedinteger], length: int, count: int) -> NDArray[Any]:
+    """Windows spread evenly over a validation text, (W, length + 1) with W <= count.
+
+    Args:
+        tokens: The text, (N,) with N > length.
+        length: Tokens predicted in a window.
+        count: Windows wanted; fewer come where the text is shorter.
+    """
+    available = (len(tokens) - 1) // length
+    count = max(1, min(count, available))
+    starts = np.linspace(0, len(tokens) - 1 - length, count).astype(np.int64)
+    return tokens[starts[:, None] + np.arange(length + 1)].astype(np.int64)
+
+
+class Evaluator:
+    """Measures the loss of every target.
+
+    Args:
+        texts: Validation tokens by target, each (N,).
+        length: Tokens of a sequence.
+        tokens: Validation tokens to read per target.
+        factors: What turns nats per token into the unit of the losses, by target.
+        device: Where the model is.
+        micro_batch: Sequences to read at once.
+    """
+
+    def __init__(
+        self,
+        texts: Mapping[str, NDArray[np.unsignedinteger]],
+        length: int,
+        tokens: int,
+        factors: Mapping[str, float],
+        device: torch.device,
+        micro_batch: int,
+    ) -> None:
+        count = max(1, tokens // length)
+        self._windows = {
+            name: torch.from_numpy(fixed_windows(text, length, count)).to(device)
+            for name, text in texts.items()
+        }
+        self._factors = factors
+        self._micro_batch = micro_batch
+
+    def losses(self, logits: Logits) -> dict[str, float]:
+        """Mean loss by target."""
+        with torch.no_grad():
+            return {
+                name: self._total(windows, logits) / windows[:, 1:].numel() * self._factors[name]
+                for name, windows in self._windows.items()
+            }
+
+    def _total(self, windows: torch.Tensor, logits: Logits) -> float:
+        parts = windows.split(self._micro_batch)
+        return math.fsum(sequence_loss(logits, p[:, :-1], p[:, 1:]).item() for p in parts)
+
+
+def sequence_loss(logits: Logits, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Summed cross-entropy in nats of sequences; inputs and labels (B, S)."""
+    return summed_cross_entropy(logits(inputs).flatten(0, 1), labels.flatten())

@@ -1,0 +1,57 @@
+"""The default proxy: a small Llama, trained fast on one CPU core or one GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bimix_tune.corpus import Corpus
+from bimix_tune.training.sizes import Defaults, default_recipe, shape_of
+from bimix_tune.training.torch_trainer import TorchTrainer
+
+if TYPE_CHECKING:
+    import torch
+
+    from bimix_tune.training.loop import Proxy
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaTrainer(TorchTrainer):
+    """Trains Llama-type proxies of any size from one dial.
+
+    Args:
+        size: Parameters of the layers, ``"0.1M"`` to ``"1B"``; everything else has a default
+            that follows from it and the budget. See `bimix_tune.training.sizes`.
+
+    The other options are those of `TorchTrainer`.
+    """
+
+    size: str = "1M"
+
+    def __post_init__(self) -> None:
+        shape_of(self.size)
+        super().__post_init__()
+
+    def defaults(self) -> Defaults:
+        return default_recipe(shape_of(self.size).parameters, self.tokens)
+
+    def build(self, corpus: Corpus, seed: int, device: torch.device) -> Proxy:
+        import torch
+
+        from bimix_tune.training.device import compute_dtype
+        from bimix_tune.training.loop import Proxy
+        from bimix_tune.training.model import Llama
+
+        shape, dtype = shape_of(self.size), compute_dtype(device)
+        module = Llama(shape, corpus.vocab_size, dtype)
+        module.initialise(torch.Generator().manual_seed(seed))
+        notes = {
+            "parameters": sum(p.numel() for p in module.parameters()),
+            "device": str(device),
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+        return Proxy(module.to(device), module, device, shape.token_bytes(corpus.vocab_size), notes)
+
+    def save(self, proxy: Proxy, corpus: Corpus, folder: Path) -> None:
+        proxy.module.save(folder, self.steps().sequence_length, corpus.end_token)

@@ -1,0 +1,206 @@
+"""A lean Llama decoder: the same function as transformers' LlamaForCausalLM, only faster.
+
+Parameters carry the names and shapes of LlamaForCausalLM, so weights go both ways and a saved
+proxy loads there. Speed on a CPU comes from three things: bfloat16 products with float32
+master weights (cast where they are used), one product for query, key and value and one for
+gate and up, and attention written as product, softmax, product: PyTorch's fused CPU kernel
+is 2 to 5 times slower than that for the small heads and short sequences of proxies.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bimix_tune.training.sizes import Shape
+
+NORM_EPSILON = 1e-5
+ROPE_BASE = 10000.0
+PLAIN_ATTENTION_BELOW = 1024
+"""Sequence length from which the fused kernel wins on a CPU in bfloat16 as well."""
+
+
+def joint_linear(x: Tensor, *layers: nn.Linear) -> Tensor:
+    """Several bias-free linear layers of one input as one product, in the type of ``x``."""
+    if len(layers) == 1:
+        return F.linear(x, layers[0].weight.to(x.dtype))
+    return F.linear(x, torch.cat([layer.weight.to(x.dtype) for layer in layers]))
+
+
+class RMSNorm(nn.Module):
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis (Zhang & Sennrich 2019)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), NORM_EPSILON)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding in Llama's layout: halves of a head are the pairs."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention, (B, heads, S, head) each -> same.
+
+    ``softmax(q k^T / sqrt(head) + mask) v``.
+    """
+    length = q.shape[-2]
+    if q.device.type != "cpu" or q.dtype == torch.float32 or length >= PLAIN_ATTENTION_BELOW:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    mask = torch.full((length, length), -math.inf, dtype=q.dtype).triu_(1)
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+    return torch.matmul(torch.softmax(scores + mask, dim=-1), v)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention without biases."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.q_proj = nn.Linear(shape.width, shape.width, bias=False)
+        self.k_proj = nn.Linear(shape.width, shape.width, bias=False)
+        self.v_proj = nn.Linear(shape.width, shape.width, bias=False)
+        self.o_proj = nn.Linear(shape.width, shape.width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        qkv = joint_linear(x, self.q_proj, self.k_proj, self.v_proj)
+        # (B, S, 3, heads, head) -> (3, B, heads, S, head); query and key turn together.
+        qkv = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = rotate(qkv[:2], cos, sin)
+        mixed = attend(q, k, qkv[2]).transpose(1, 2).reshape(batch, length, width)
+        return joint_linear(mixed, self.o_proj)
+
+
+class MLP(nn.Module):
+    """SwiGLU, ``down(silu(gate(x)) * up(x))`` (Shazeer 2020)."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(shape.width, shape.ffn, bias=False)
+        self.up_proj = nn.Linear(shape.width, shape.ffn, bias=False)
+        self.down_proj = nn.Linear(shape.ffn, shape.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = joint_linear(x, self.gate_proj, self.up_proj).chunk(2, dim=-1)
+        return joint_linear(F.silu(gate) * up, self.down_proj)
+
+
+class Block(nn.Module):
+    """Attention and SwiGLU, each normalised before and added to the stream."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.self_attn = Attention(shape)
+        self.mlp = MLP(shape)
+        self.input_layernorm = RMSNorm(shape.width)
+        self.post_attention_layernorm = RMSNorm(shape.width)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Llama(nn.Module):
+    """The decoder.
+
+    Args:
+        shape: Layers, width, heads and hidden width of the SwiGLU.
+        vocabulary: Number of tokens V.
+        dtype: Type of the products; parameters stay float32.
+        tied: Whether the output layer shares the embedding's weights.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        vocabulary: int,
+        dtype: torch.dtype = torch.float32,
+        tied: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape, self.dtype, self.tied = shape, dtype, tied
+        self.model = nn.Module()
+        self.model.embed_tokens = nn.Embedding(vocabulary, shape.width)
+        self.model.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.model.norm = RMSNorm(shape.width)
+        self.lm_head = nn.Linear(shape.width, vocabulary, bias=False)
+        if tied:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw weights: normal with sd 0.02, layers that write to the stream divided by sqrt(2 L).
+
+        (GPT-2, Radford et al. 2019, section 2.3.)
+        """
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                writes = name.endswith(("o_proj.weight", "down_proj.weight"))
+                scale = 0.02 / math.sqrt(2 * self.shape.layers) if writes else 0.02
+                nn.init.normal_(parameter, std=scale, generator=generator)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of the next token, (B, S) -> (B, S, V), in the type of the products."""
+        cos, sin = self._angles(tokens.shape[1], tokens.device)
+        x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.dtype)
+        for block in self.model.layers:
+            x = block(x, cos, sin)
+        return joint_linear(self.model.norm(x), self.lm_head)
+
+    def _angles(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the rotary angles, (S, head) each."""
+        head = self.shape.width // self.shape.heads
+        speeds = ROPE_BASE ** (-torch.arange(0, head, 2, device=device).float() / head)
+        angles = torch.outer(torch.arange(length, device=device).float(), speeds).repeat(1, 2)
+        return angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+
+    def config(self, length: int, end_token: int) -> dict[str, Any]:
+        """The configuration under which transformers loads the weights."""
+        shape = self.shape
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": shape.width,
+            "intermediate_size": shape.ffn,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.heads,
+            "vocab_size": self.lm_head.out_features,
+            "max_position_embeddings": length,
+            "hidden_act": "silu",
+            "rms_norm_eps": NORM_EPSILON,
+            "rope_theta": ROPE_BASE,
+            "tie_word_embeddings": self.tied,
+            "attention_bias": False,
+            "mlp_bias": False,
+            "bos_token_id": end_token,
+            "eos_token_id": end_token,
+            "torch_dtype": "float32",
+        }
+
+    def save(self, folder: Path, length: int, end_token: int) -> None:
+        """Write ``config.json`` and ``model.safetensors``; each file appears whole or not at all."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        if self.tied:
+            del weights["lm_head.weight"]
+        temporary = folder / f".{os.getpid()}.tmp"
+        save_file(weights, str(temporary), metadata={"format": "pt"})
+        os.replace(temporary, folder / "model.safetensors")
+        temporary.write_text(json.dumps(self.config(length, end_token), indent=2))
+        os.replace(temporary, folder / "config.json")

@@ -1,0 +1,102 @@
+"""The lean decoder computes what transformers' LlamaForCausalLM computes."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from bimix_tune.training import model as lean
+from bimix_tune.training.cross_entropy import summed_cross_entropy
+from bimix_tune.training.sizes import Shape
+
+SHAPE = Shape(layers=2, width=32, heads=2, ffn=48)
+TOKENS = torch.randint(0, 97, (3, 20), generator=torch.Generator().manual_seed(0))
+
+
+def make(tied: bool = False, dtype: torch.dtype = torch.float32) -> lean.Llama:
+    module = lean.Llama(SHAPE, 97, dtype, tied)
+    module.initialise(torch.Generator().manual_seed(1))
+    with torch.no_grad():  # larger weights and uneven norms, so that a wrong term shows
+        for parameter in module.parameters():
+            parameter.mul_(1 + torch.rand(parameter.shape[-1], generator=GENERATOR) * 4)
+    return module
+
+
+GENERATOR = torch.Generator().manual_seed(2)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_equal_transformers(tied: bool) -> None:
+    ours = make(tied)
+    theirs = LlamaForCausalLM(LlamaConfig(**ours.config(64, 0)))
+    theirs.load_state_dict(ours.state_dict())
+    with torch.no_grad():
+        difference = (ours(TOKENS) - theirs(TOKENS).logits).abs().max()
+    assert difference < 1e-5
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_saved_proxy_loads_in_transformers(tied, tmp_path) -> None:
+    ours = make(tied)
+    ours.save(tmp_path / "proxy", length=64, end_token=0)
+    theirs = LlamaForCausalLM.from_pretrained(tmp_path / "proxy")
+    with torch.no_grad():
+        assert (ours(TOKENS) - theirs(TOKENS).logits).abs().max() < 1e-5
+    assert theirs.config.tie_word_embeddings is tied
+    assert sorted(p.name for p in (tmp_path / "proxy").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+def test_gradients_equal_transformers() -> None:
+    ours = make()
+    theirs = LlamaForCausalLM(LlamaConfig(**ours.config(64, 0)))
+    theirs.load_state_dict(ours.state_dict())
+    labels = TOKENS.roll(-1, 1)
+    summed_cross_entropy(ours(TOKENS).flatten(0, 1), labels.flatten()).backward()
+    torch.nn.functional.cross_entropy(
+        theirs(TOKENS).logits.flatten(0, 1), labels.flatten(), reduction="sum"
+    ).backward()
+    wanted = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        error = (parameter.grad - wanted[name].grad).abs().max()
+        assert error < 1e-4 * wanted[name].grad.abs().max(), name
+
+
+def test_plain_attention_equals_fused() -> None:
+    q, k, v = torch.randn(3, 2, 2, 24, 16, generator=GENERATOR).bfloat16()
+    plain = lean.attend(q, k, v)
+    fused = lean.attend(q.float(), k.float(), v.float())
+    assert (plain - fused).abs().max() < 0.03
+
+
+def test_bfloat16_products_keep_float32_weights_and_stay_near() -> None:
+    exact, half = make(), make(dtype=torch.bfloat16)
+    half.load_state_dict(exact.state_dict())
+    with torch.no_grad():
+        a, b = exact(TOKENS), half(TOKENS)
+    assert b.dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in half.parameters())
+    assert 0 < (a - b).abs().max() < 0.05 * a.abs().max()
+
+
+def test_the_future_is_not_seen() -> None:
+    module = make(dtype=torch.bfloat16)
+    changed = TOKENS.clone()
+    changed[:, 10:] = 5
+    with torch.no_grad():
+        assert torch.equal(module(TOKENS)[:, :10], module(changed)[:, :10])
+
+
+def test_cross_entropy_and_gradient_equal_pytorch() -> None:
+    logits = torch.randn(300, 50, generator=GENERATOR) * 5
+    labels = torch.randint(0, 50, (300,), generator=GENERATOR)
+    labels[::7] = -100
+    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    a = summed_cross_entropy(ours, labels)
+    b = torch.nn.functional.cross_entropy(theirs, labels, reduction="sum")
+    (a / 3).backward()
+    (b / 3).backward()
+    assert a.item() == pytest.approx(b.item(), rel=1e-6)
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
+    assert summed_cross_entropy(logits, labels).item() == pytest.approx(b.item(), rel=1e-6)

@@ -1,0 +1,276 @@
+"""Run files: a YAML file says what to search, and this module turns it into objects.
+
+Every key is checked before any work begins. Paths to text are relative to the run file, so that
+a folder with both can be moved; the run folder is relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from bimix_tune.corpus import STARTER_BYTES, Corpus, build_corpus, starter_sources
+from bimix_tune.errors import ConfigError, SpaceError, did_you_mean
+from bimix_tune.executors import Executor, executor_class
+from bimix_tune.space import Domain, Mixture, SearchSpace, Target, load_space
+from bimix_tune.strategies.baselines import baseline_mixtures
+from bimix_tune.training import load_trainer
+from bimix_tune.training.base import Trainer
+
+CACHE = Path("~/.cache/bimix-tune")
+CORPUS_TRAINERS = ("llama", "transformers")
+"""Trainers whose data is the corpus; the others bring their own."""
+
+Say = Callable[[str], None]
+
+
+def _count(value: object) -> object:
+    """Read ``1.5M``, ``200k``, ``3B`` and ``1e6`` as whole numbers."""
+    if isinstance(value, str):
+        text = value.replace("_", "").strip()
+        scale = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}.get(text[-1:].lower(), 1.0)
+        number = float(text[:-1] if scale > 1 else text) * scale
+        return int(number) if number == int(number) else value
+    return int(value) if isinstance(value, float) and value == int(value) else value
+
+
+Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A part of a run file: keys are known and typed, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CorpusSection(Section):
+    """Which text, and how it becomes tokens.
+
+    ``domains`` is ``starter``, or a mapping from a domain's name to a path (file, folder or
+    pattern), a list of paths, or a mapping such as ``{hf: name, split: train}``.
+    """
+
+    domains: Literal["starter"] | dict[str, Any] = "starter"
+    tokenizer: int | str = 2048
+    max_bytes_per_domain: Count | None = None
+    cache: str = str(CACHE)
+
+
+class SearchSection(Section):
+    """How long to search and how to judge the result; see `bimix_tune.search`."""
+
+    trials: int = Field(default=24, ge=2)
+    target_tokens: Count | None = None
+    max_epochs: float | None = Field(default=None, gt=0)
+    confirm_seeds: int = Field(default=2, ge=0)
+    rivals: Literal["all", "best"] = "all"
+    seed: int = Field(default=0, ge=0)
+
+
+class RunConfig(Section):
+    """A run file."""
+
+    space: str | dict[str, Any] | None = None
+    corpus: CorpusSection | None = None
+    trainer: dict[str, Any] = {"type": "llama"}
+    search: SearchSection = SearchSection()
+    executor: dict[str, Any] = {"type": "ray"}
+    folder: str | None = None
+    storage: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run file turned into objects.
+
+    Args:
+        config: The run file.
+        folder: The run folder.
+        space: The space, with tokens from the corpus and epoch caps applied.
+        trainer: The recipe of one run.
+        corpus: The tokenised text, or None for a trainer that brings its own.
+        baselines: The training-free mixtures by label.
+        settings: What losses depend on, to refuse continuing a search under other settings.
+    """
+
+    config: RunConfig
+    folder: Path
+    space: SearchSpace
+    trainer: Trainer
+    corpus: Corpus | None
+    baselines: Mapping[str, Mixture]
+    settings: Mapping[str, Any]
+
+
+def load_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read and check a run file.
+
+    Args:
+        path: YAML file.
+        changes: Values that replace those of the file, by dotted key (``search.trials``).
+
+    Raises:
+        ConfigError: The file is missing or not YAML, or a key or value is wrong; the message
+            names the key and the nearest known one.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"no run file {str(path)!r}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold keys such as corpus, trainer and search")
+    for key, value in (changes or {}).items():
+        section, _, name = key.rpartition(".")
+        (data.setdefault(section, {}) if section else data)[name] = value
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first_problem(error, data)}") from error
+
+
+def _first_problem(error: ValidationError, data: Mapping[str, Any]) -> str:
+    """The first of pydantic's findings in one sentence."""
+    found = error.errors()[0]
+    where = ".".join(str(part) for part in found["loc"])
+    if found["type"] == "extra_forbidden":
+        model: Any = RunConfig
+        for part in found["loc"][:-1]:
+            inner = {"corpus": CorpusSection, "search": SearchSection}
+            model = inner.get(str(part), model)
+        return f"unknown key {where!r}" + did_you_mean(str(found["loc"][-1]), model.model_fields)
+    return f"{where}: {found['msg']}, but got {found['input']!r}"
+
+
+def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
+    """Build the corpus and all objects of a search.
+
+    Args:
+        config: The checked run file.
+        path: Where it came from; paths to text are relative to its folder.
+        say: Called with a sentence at each step.
+
+    Raises:
+        BimixError: Some part cannot be built; the message says which and why.
+    """
+    path = Path(path)
+    folder = Path(config.folder or f"runs/{path.stem}")
+    options = dict(config.trainer)
+    kind = str(options.pop("type", "llama"))
+    corpus = None
+    if kind in CORPUS_TRAINERS:
+        corpus = open_corpus(config.corpus or CorpusSection(), path.parent, say)
+        options["corpus"] = str(corpus.folder)
+    if "tokens" in options:
+        options["tokens"] = _whole(options["tokens"])
+    space = _space(config, corpus, path.parent, say)
+    if kind in CORPUS_TRAINERS:
+        options.setdefault("targets", space.target_names)
+    trainer = load_trainer(kind, **options)
+    budget = config.search.target_tokens or trainer.tokens
+    if config.search.max_epochs is not None:
+        space = space.cap_epochs(budget, config.search.max_epochs)
+    fixed = {k: v for k, v in config.trainer.items() if k != "device"}
+    settings = {"trainer": fixed, "corpus": corpus.key if corpus else None}
+    baselines = baseline_mixtures(space, corpus, budget)
+    return Plan(config, folder, space, trainer, corpus, baselines, settings)
+
+
+def _whole(value: object) -> object:
+    try:
+        return _count(value)
+    except ValueError as error:
+        raise ConfigError(f"trainer.tokens must be a whole number, but got {value!r}") from error
+
+
+def open_corpus(section: CorpusSection, base: Path, say: Say) -> Corpus:
+    """Fetch or find the text of a run file and tokenise it, or reuse what is cached."""
+    cache = Path(section.cache).expanduser()
+    limit = section.max_bytes_per_domain
+    if isinstance(section.domains, str):
+        domains: Mapping[str, Any] = starter_sources(cache, say)
+        limit = limit or STARTER_BYTES
+    else:
+        domains = {name: _resolve(spec, base) for name, spec in section.domains.items()}
+    tokenizer = section.tokenizer
+    if isinstance(tokenizer, str) and (base / tokenizer).exists():
+        tokenizer = str(base / tokenizer)
+    return build_corpus(
+        domains, tokenizer=tokenizer, cache=cache, progress=say, max_bytes_per_domain=limit
+    )
+
+
+def _resolve(spec: Any, base: Path) -> Any:
+    """Make the paths of a domain absolute; names on a hub (``hf:``) stay as they are."""
+    if isinstance(spec, list):
+        return [_resolve(item, base) for item in spec]
+    if isinstance(spec, dict) and "path" in spec:
+        return {**spec, "path": str(base / Path(spec["path"]).expanduser())}
+    if isinstance(spec, str) and not spec.startswith("hf:"):
+        return str(base / Path(spec).expanduser())
+    return spec
+
+
+def _space(config: RunConfig, corpus: Corpus | None, base: Path, say: Say) -> SearchSpace:
+    """The space of the run file, or all domains of the corpus; tokens come from the corpus."""
+    named = config.space
+    if named is None:
+        if corpus is None:
+            raise ConfigError("key `space` is needed: this trainer has no corpus to take it from")
+        return SearchSpace(corpus.domains(), source="all domains of the corpus")
+    if isinstance(named, dict):
+        space = SearchSpace.from_dict(named)
+    else:
+        relative = base / named
+        space = load_space(relative if relative.is_file() else named)
+    return space if corpus is None else _matched(space, corpus, say)
+
+
+def _matched(space: SearchSpace, corpus: Corpus, say: Say) -> SearchSpace:
+    """Drop what the corpus could not provide, and fill in the tokens that it has."""
+    absent = [n for n in space.names if n not in corpus.names]
+    if len(absent) == len(space.names):
+        raise SpaceError(
+            f"the corpus has none of the domains of the space {list(space.names)}; "
+            f"it has {list(corpus.names)}"
+        )
+    for name in absent:
+        say(f"domain {name!r} is not in the corpus and is left out")
+    tokens = {d.name: d.tokens for d in corpus.domains()}
+    domains: list[Domain] = [
+        d if d.tokens else dataclasses.replace(d, tokens=tokens[d.name])
+        for d in space.domains
+        if d.name not in absent
+    ]
+    targets: list[Target] = [t for t in space.targets or () if t.domain not in absent]
+    unknown = [t.name for t in targets if t.name not in corpus.names]
+    if unknown:
+        raise SpaceError(
+            f"target {unknown[0]!r} has no validation text in the corpus"
+            + did_you_mean(unknown[0], corpus.names)
+        )
+    return SearchSpace(domains, targets, space.source)
+
+
+def make_executor(config: RunConfig, trainer: Trainer) -> Executor:
+    """The executor that a run file asks for.
+
+    Raises:
+        ConfigError: An option is unknown to that executor.
+        ExecutorError: It is unknown or cannot start.
+    """
+    options = dict(config.executor)
+    kind = executor_class(str(options.pop("type", "ray")))
+    known = [n for n in kind.__init__.__annotations__ if n not in ("trainer", "return")]
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"executor: unknown key {key!r}" + did_you_mean(key, known))
+    made: Executor = kind(trainer, **options)
+    return made

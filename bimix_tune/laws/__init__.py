@@ -15,7 +15,7 @@ from bimix_tune.curves import LossCurve
 from bimix_tune.errors import FitError, did_you_mean
 from bimix_tune.laws import optimum, posterior
 from bimix_tune.laws.base import ALPHA, Law
-from bimix_tune.laws.fitting import Estimate, estimate, model
+from bimix_tune.laws.fitting import Estimate, estimate
 from bimix_tune.laws.held_out import HeldOut, leave_out
 from bimix_tune.laws.law_fit import LAWS, LawFit
 from bimix_tune.laws.observations import Observations, observe
@@ -85,8 +85,7 @@ def _fit_one(law: Law, seen: Observations, space: SearchSpace) -> LawFit:
     full = estimate(law, seen, space)
     left_out = leave_out(law, space, seen, full)
     observed = seen.log_loss[:, seen.last]
-    residual = observed - model(law, space, seen)(full.theta)[0][:, seen.last]
-    noise = posterior.run_noise(residual, observed - left_out, full, seen)
+    noise = posterior.run_noise(observed - left_out, full, seen)
     held_out = _held_out(seen, left_out, space)
     return LawFit(
         law.name,

@@ -67,14 +67,21 @@ def estimate(law: Law, seen: Observations, space: SearchSpace) -> Estimate:
     """Fit one law to the observations."""
     predict = model(law, space, seen)
     prior = start = _anchored(law.prior(space), seen)
-    theta = law.start(start.mean, space)
+    theta = start.mean
     noise = np.full(len(theta), (3.0 * TYPICAL_NOISE) ** 2)
     robust = np.ones((len(theta), len(seen.last)))
     for round_ in range(ROUNDS):
         weight = seen.weight * robust[:, seen.run]
         precision = noise[:, None] / prior.sd**2
         solution = least_squares.solve(
-            predict, seen.log_loss, weight, prior.mean, precision, theta, prior.squares, 60
+            predict,
+            seen.log_loss,
+            weight,
+            prior.mean,
+            precision,
+            law.start(theta, space),
+            prior.squares,
+            60,
         )
         theta = solution.theta
         f, jacobian = predict(theta)

@@ -15,35 +15,38 @@ import numpy as np
 
 from bimix_tune.laws import least_squares
 from bimix_tune.laws.base import Law
-from bimix_tune.laws.fitting import Estimate, by_run, model
+from bimix_tune.laws.fitting import NU, Estimate, by_run, model
 from bimix_tune.laws.observations import Observations
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
 TYPICAL_CORRELATION = 0.25
 """Mean correlation of two targets' errors, seen on ten published sets of runs."""
+OUTLIER = 3.0
 CORRELATION_STRENGTH = 10.0
 """Runs that the typical correlation counts for."""
 
 
-def run_noise(residual: Array, held_out: Array, full: Estimate, seen: Observations) -> Array:
+def run_noise(held_out: Array, full: Estimate, seen: Observations) -> Array:
     """Covariance of the targets' log losses of one run about the law, (V, V).
 
-    The mean of residual times held-out residual: for a linear fit the first is ``(1 - h)``
-    times the second, which makes the product unbiased for the noise. Outliers keep the weight
-    the fit gave them; correlations are shrunk to `TYPICAL_CORRELATION`.
+    From residuals of runs left out of the fit: what misses a fresh mixture is mostly the law's
+    shape, which residuals of the fit itself understate by far when targets have as many
+    coordinates as there are runs. Runs beyond `OUTLIER` sigma are pulled in; correlations are
+    shrunk to `TYPICAL_CORRELATION`.
 
     Args:
-        residual: Log residuals at the last checkpoints, (V, R).
-        held_out: The same from fits without the run, (V, R).
+        held_out: Log residuals at the last checkpoints, from fits without the run, (V, R).
         full: The fit.
         seen: What it was fitted to.
     """
     plain = seen.weight[:, seen.last]
-    weight = np.where(plain > 0, full.weight[:, seen.last] / np.maximum(plain, 1e-12), 0.0)
-    a, b = np.sqrt(weight) * residual, np.sqrt(weight) * held_out
+    robust = full.weight[:, seen.last] / np.maximum(plain, 1e-12)
+    sigmas = (NU + 1.0) / np.maximum(robust, 1e-12) - NU  # squared, by inverting the weights
+    weight = np.where(plain > 0, np.minimum(1.0, OUTLIER**2 / np.maximum(sigmas, 1e-12)), 0.0)
+    a = np.sqrt(weight) * held_out
     sizes = np.sqrt(weight) @ np.sqrt(weight).T
-    raw = 0.5 * (a @ b.T + b @ a.T)
+    raw = a @ a.T
     variance = np.maximum(np.diagonal(raw) / np.maximum(np.diagonal(sizes), 1.0), full.noise)
     deviation = np.sqrt(variance)
     correlation = raw / np.maximum(sizes, 1.0) / np.outer(deviation, deviation)

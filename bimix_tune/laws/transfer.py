@@ -20,6 +20,9 @@ from bimix_tune.space import SearchSpace
 TRANSFER_SD = 0.3
 """Prior spread of sqrt(T): T is about 0.1 in the mean (a run on related text is worth a tenth
 of own text); pooled over all pairs in fitting."""
+
+LIFT = 0.1
+"""Where sqrt(T) starts at least, T = 0.01."""
 OWNLESS_SD = 0.7
 """Prior spread of sqrt(T) about one for a target without own domain."""
 
@@ -52,10 +55,10 @@ class Transfer:
             np.concatenate([base.squares, np.ones(fixed.shape[1], bool)]),
         )
 
-    def start(self, mean: Array, space: SearchSpace) -> Array:
-        """The prior's mean with T at its prior's mean: at T = 0 the slope by sqrt(T) is zero."""
-        start = mean.copy()
-        start[:, 6:] = np.maximum(start[:, 6:], TRANSFER_SD)
+    def start(self, theta: Array, space: SearchSpace) -> Array:
+        """Lift sqrt(T) off zero, where its slope vanishes and no step would ever leave."""
+        start = theta.copy()
+        start[..., 6:] = np.maximum(np.abs(start[..., 6:]), LIFT)
         return start
 
     def carriers(self, theta: Array, space: SearchSpace) -> Array:

@@ -9,6 +9,7 @@ and its job is queued again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import Counter, deque
@@ -103,6 +104,7 @@ class RayExecutor:
         self._out: list[Event] = []
         self._slots: list[_Slot] = []
         self._closed = False
+        self._last_up = time.monotonic()
         self._own = connect(address)
         try:
             self._recipe = WorkerRecipe.of(trainer, cpus_per_slot, gpus_per_slot)
@@ -170,7 +172,7 @@ class RayExecutor:
         finally:
             self._out.clear()
             for slot in self._slots:
-                ray.kill(slot.actor, no_restart=True)
+                _kill(slot)
             self._slots.clear()
             if self._own:
                 ray.shutdown()
@@ -204,8 +206,9 @@ class RayExecutor:
 
     def _replace(self, slot: _Slot) -> None:
         """Kill a worker and start another in its place."""
-        ray.kill(slot.actor, no_restart=True)
+        _kill(slot)
         slot.release()
+        self._last_up = time.monotonic()
         slot.actor, slot.ready = self._recipe.start()
 
     def _greet(self, slot: _Slot) -> None:
@@ -307,19 +310,32 @@ class RayExecutor:
                 continue
             if now - slot.heard > self._heartbeat:
                 self._fault(slot, f"no sign of life for {self._heartbeat:g} s")
-            elif self._deadline is not None and now - slot.started > self._deadline:
+            elif self._late(slot, now):
                 self._fault(slot, f"the run exceeded its deadline of {self._deadline:g} s")
         if any(slot.ready is None for slot in self._slots):
             self._last_up = now
         elif now - self._last_up > self._start_timeout:
             raise ExecutorError(self._no_worker())
 
+    def _late(self, slot: _Slot, now: float) -> bool:
+        """Past the deadline, and not just because nobody has read its messages yet."""
+        if self._deadline is None or now - slot.started <= self._deadline:
+            return False
+        return not ray.wait([slot.stream], timeout=0)[0]
+
     def _wind_down(self) -> None:
         """Ask running trainings to end, so that their clean-up (child processes) runs."""
+        if not ray.is_initialized():  # shut down by somebody else; a call would start it anew
+            self._slots.clear()
         busy = [slot for slot in self._slots if slot.job is not None]
         done = [slot.actor.drain.options(**_CONTROL).remote(GRACE_SECONDS) for slot in busy]
         if done:
             ray.wait(done, num_returns=len(done), timeout=GRACE_SECONDS)
+
+
+def _kill(slot: _Slot) -> None:
+    with contextlib.suppress(Exception):  # it may be dead, or its node gone
+        ray.kill(slot.actor, no_restart=True)
 
 
 def _first_line(error: BaseException) -> str:

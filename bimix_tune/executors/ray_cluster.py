@@ -36,8 +36,8 @@ def connect(address: str | None) -> bool:
 
     Args:
         address: ``host:port`` of a running cluster, or ``"auto"`` for the one on this machine.
-            None means the connection that this process already has, else the environment
-            variable ``RAY_ADDRESS``, else a new cluster on this machine.
+            None means the environment variable ``RAY_ADDRESS``, else a new cluster on this
+            machine. A connection that this process already has is used as it is.
 
     Returns:
         Whether a new cluster was started, which the caller then has to shut down.
@@ -76,11 +76,13 @@ class WorkerRecipe:
     """How to start a worker.
 
     Args:
+        kind: `RayWorker` as a Ray actor class.
         trainer: Reference to the trainer in Ray's object store.
         cpus: CPU cores that a worker reserves.
         gpus: GPUs (or a fraction of one) that it reserves.
     """
 
+    kind: Any
     trainer: Any
     cpus: float
     gpus: float
@@ -100,23 +102,17 @@ class WorkerRecipe:
         if cpus is None:
             cpus = 0.0 if gpus else 1.0
         try:
-            return cls(ray.put(trainer), cpus, gpus)
+            reference = ray.put(trainer)
         except Exception as error:
             raise ExecutorError(
                 f"the trainer {type(trainer).__name__} cannot be sent to a Ray worker "
                 f"({one_line(error)}); it must be a small value that pickles"
             ) from error
+        return cls(_actor_class(cpus, gpus), reference, cpus, gpus)
 
     def start(self) -> tuple[Any, Any]:
         """A new worker, and a reference that resolves once it is up."""
-        options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
-        if not self.gpus:  # workers share the cores, so none may start a thread per core
-            threads = str(max(1, int(self.cpus)))
-            names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-            env = {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "passive"}
-            options["runtime_env"] = {"env_vars": env}
-        kind = ray.remote(max_restarts=0, concurrency_groups={"control": 1}, **options)(RayWorker)
-        actor = kind.remote(self.trainer)
+        actor = self.kind.remote(self.trainer)
         return actor, actor.ready.remote()
 
     def places(self) -> int:
@@ -133,6 +129,16 @@ class WorkerRecipe:
             f"a slot needs {self.cpus:g} CPU + {self.gpus:g} GPU, "
             f"the nodes of the cluster have {nodes}"
         )
+
+
+def _actor_class(cpus: float, gpus: float) -> Any:
+    """`RayWorker` as an actor; its methods of the group "control" run beside a training."""
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
+    if not gpus:  # workers share the cores, so none may start a thread per core
+        threads = str(max(1, int(cpus)))
+        env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        options["runtime_env"] = {"env_vars": {**env, "OMP_WAIT_POLICY": "passive"}}
+    return ray.remote(concurrency_groups={"control": 1}, **options)(RayWorker)
 
 
 def _live_nodes() -> list[Mapping[str, float]]:

@@ -24,11 +24,6 @@ SIGN_OF_LIFE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Started:
-    """The worker has taken the job up."""
-
-
-@dataclass(frozen=True)
 class Ended:
     """The last message of a job.
 
@@ -45,7 +40,7 @@ class Ended:
     trace: str = ""
 
 
-Message = Started | Checkpoint | Ended
+Message = Checkpoint | Ended
 
 
 class RayWorker:
@@ -76,8 +71,7 @@ class RayWorker:
         self._idle.wait(seconds)
 
     def run(self, job_id: int, mixture: Mixture, seed: int) -> Iterator[Message]:
-        """Train, yielding `Started`, checkpoints, and one `Ended`."""
-        yield Started()
+        """Train, yielding checkpoints and then one `Ended`."""
         try:
             yield from self._checkpoints(job_id, mixture, seed)
         except BimixError as error:

@@ -1,0 +1,31 @@
+"""What all tests share: hypothesis settings and one small Ray cluster."""
+
+import logging
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+pytest.register_assert_rewrite("optuna.testing.pytest_samplers")
+
+# No deadline: timings on a shared machine are noise. Derandomised: a red run repeats itself.
+hypothesis.settings.register_profile("bimix", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("bimix")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """Ray with two cores and no GPU, started once; `RayExecutor` joins it."""
+    ray = pytest.importorskip("ray")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(
+        num_cpus=2,
+        num_gpus=0,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100_000_000,
+    )
+    yield
+    ray.shutdown()

@@ -8,7 +8,6 @@ times) to the key, and an unchanged set of sources is recognised without being r
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -147,7 +147,10 @@ def _collect(
 ) -> list[Document]:
     """Documents of a domain without exact duplicates, in order of their hash, capped."""
     texts = (text for source in sources for text in source.documents())
-    documents = smallest_hashes(texts, settings.max_bytes_per_domain)
+    try:
+        documents = smallest_hashes(texts, settings.max_bytes_per_domain)
+    except (CorpusError, OSError, EOFError) as error:  # the latter two: unreadable, cut off
+        raise CorpusError(f"domain {name!r}: {error}") from error
     if len(documents) < 2:
         raise CorpusError(
             f"domain {name!r} has {len(documents)} non-empty document(s), but needs at least 2, "
@@ -255,6 +258,6 @@ def _publish(temporary: Path, folder: Path) -> None:
 
 def _write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -8,6 +8,7 @@ or run.
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -31,8 +32,8 @@ STARTER_BYTES = 8_000_000
 """Text taken of each domain by default: seven domains are then ready in about 25 s."""
 
 _PATIENCE = 300
-_NOT_PROSE = {"test", "tests", "idle_test", "encodings", "pydoc_data", "__pycache__"}
-_NOT_PROSE |= {"site-packages", "dist-packages", "lib2to3"}
+_NOT_CODE = {"test", "tests", "idle_test", "encodings", "pydoc_data", "__pycache__"}
+_NOT_CODE |= {"site-packages", "dist-packages", "lib2to3"}
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,12 @@ class StandardLibrary:
     """Source code of the running interpreter's standard library (PSF-2.0), without tests."""
 
     def documents(self) -> Iterator[str]:
-        root = Path(sysconfig.get_path("stdlib"))
-        for path in sorted(root.rglob("*.py")):
-            if not _NOT_PROSE.intersection(path.relative_to(root).parts):
-                yield strip_banner(path.read_text(encoding="utf-8", errors="replace"))
+        for folder, below, files in os.walk(sysconfig.get_path("stdlib")):
+            below[:] = sorted(set(below) - _NOT_CODE)  # os.walk descends into what is left
+            for name in sorted(files):
+                if name.endswith(".py"):
+                    path = Path(folder, name)
+                    yield strip_banner(path.read_text(encoding="utf-8", errors="replace"))
 
     def stamp(self) -> str:
         root = sysconfig.get_path("stdlib")

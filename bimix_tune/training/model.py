@@ -192,7 +192,7 @@ class Llama(nn.Module):
         }
 
     def save(self, folder: Path, length: int, end_token: int) -> None:
-        """Write ``config.json`` and ``model.safetensors``; each file appears whole or not at all."""
+        """Write ``config.json`` and ``model.safetensors``; each appears whole or not at all."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)

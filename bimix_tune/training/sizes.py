@@ -88,8 +88,7 @@ def shape_of(size: str) -> Shape:
 
 
 def default_recipe(parameters: int, tokens: int) -> Defaults:
-    """Sequence length, batch and peak learning rate for a model and a budget.
-    """
+    """Sequence length, batch and peak learning rate for a model and a budget."""
     rate = 1.79 * parameters**-0.713 * tokens**0.307
     batch = 0.58 * tokens**0.571
     return Defaults(128, 2048, 2e-3)

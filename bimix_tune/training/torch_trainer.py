@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from bimix_tune.corpus import Corpus
 from bimix_tune.curves import BITS_PER_BYTE, NATS_PER_TOKEN
-from bimix_tune.errors import ConfigError, did_you_mean
+from bimix_tune.errors import ConfigError, did_you_mean, missing_extra
 from bimix_tune.space import Mixture
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.schedule import Steps
@@ -46,7 +47,10 @@ class TorchTrainer(ABC):
     Raises:
         ConfigError: An option is out of its range, or a target is no domain of the corpus.
         CorpusError: The folder holds no corpus.
+        MissingExtraError: PyTorch is not installed.
     """
+
+    libraries: ClassVar[tuple[str, ...]] = ()
 
     corpus: str | Path
     tokens: int
@@ -66,6 +70,9 @@ class TorchTrainer(ABC):
             raise ConfigError(
                 f"unit must be {BITS_PER_BYTE!r} or {NATS_PER_TOKEN!r}, but got {self.unit!r}"
             )
+        for library in ("torch", *self.libraries):
+            if importlib.util.find_spec(library) is None:
+                raise missing_extra(library, "train", f"{type(self).__name__}")
         names = Corpus.open(self.corpus).names
         for target in self.targets:
             if target not in names:

@@ -122,7 +122,7 @@ def _digamma_like(n: Ints) -> Array:
     limit = 10_000
     table = np.concatenate([[0.0], np.cumsum(2.0 / (2 * np.arange(limit // 2) + 1))])
     small = table[np.minimum(n, limit) // 2] - np.euler_gamma - np.log(2.0)
-    return np.where(n <= limit, small, np.log(np.maximum(n - n % 2, 1)))
+    return np.asarray(np.where(n <= limit, small, np.log(np.maximum(n - n % 2, 1))))
 
 
 def _pairs(tokens: Ints, end_token: int) -> tuple[Ints, Ints]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,17 +44,33 @@ def blocks(text: str, size: int = BLOCK_CHARACTERS) -> Iterator[str]:
         yield separator.join(part)
 
 
-def _open(path: Path) -> io.BufferedIOBase:
-    """The bytes of a file, decompressed by its last suffix."""
-    if path.suffix == ".gz":
-        return gzip.GzipFile(path, "rb")
-    if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError as error:
-            raise missing_extra("zstandard", "train", f"reading {path}") from error
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb")))
-    return path.open("rb")
+@contextmanager
+def _open(path: Path) -> Iterator[io.BufferedIOBase]:
+    """The bytes of a file, decompressed by its last suffix; what cannot be read is named."""
+    broken: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error)
+    try:
+        file: io.BufferedIOBase
+        if path.suffix == ".gz":
+            file = gzip.GzipFile(path, "rb")
+        elif path.suffix == ".zst":
+            zstandard = _zstandard(path)
+            broken += (zstandard.ZstdError,)
+            reader = zstandard.ZstdDecompressor().stream_reader(path.open("rb"))
+            file = io.BufferedReader(reader)
+        else:
+            file = path.open("rb")
+        with file:
+            yield file
+    except broken as error:
+        raise CorpusError(f"{path} cannot be read: {error}") from error
+
+
+def _zstandard(path: Path) -> Any:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise missing_extra("zstandard", "train", f"reading {path}") from error
+    return zstandard
 
 
 def file_stamp(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bimix_tune.corpus.files import JsonLines, Parquet, TextFile, blocks
-from bimix_tune.errors import CorpusError
+from bimix_tune.errors import CorpusError, MissingExtraError
 
 TEXTS = ["one\ntwo", "Grüße — 你好", 'quotes " and \\']
 LINES = "".join(json.dumps({"text": t, "id": 1}) + "\n" for t in TEXTS).encode()
@@ -52,6 +53,39 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     path.write_text('{"text": "fine"}\n' + line + "\n")
     with pytest.raises(CorpusError, match=message):
         list(JsonLines(path).documents())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", None),
+        ("a.jsonl.gz", b"no archive"),
+        ("a.jsonl.gz", gzip.compress(LINES * 100)[:-20]),
+        ("a.jsonl.zst", b"no archive"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    if content:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CorpusError, match=f"{name} cannot be read"):
+        list(JsonLines(tmp_path / name).documents())
+
+
+@pytest.mark.parametrize(
+    ("library", "source"),
+    [
+        ("zstandard", JsonLines(Path("a.jsonl.zst"))),
+        ("pyarrow", Parquet(Path("a.parquet"))),
+    ],
+)
+def test_a_missing_library_is_named(
+    monkeypatch: pytest.MonkeyPatch, library: str, source: JsonLines | Parquet
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtraError, match=f"{library}.*pip install"):
+        list(source.documents())
 
 
 def parquet(path: Path, **columns: list[object]) -> Path:

@@ -1,5 +1,6 @@
 """What a user may call a source, and Hugging Face data sets."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from bimix_tune.corpus.files import JsonLines, Parquet, TextFile
 from bimix_tune.corpus.hugging_face import HuggingFace
 from bimix_tune.corpus.sources import Source, sources_of
-from bimix_tune.errors import CorpusError
+from bimix_tune.errors import CorpusError, MissingExtraError
 
 
 @pytest.fixture
@@ -121,4 +122,10 @@ def test_a_data_set_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(CorpusError, match="data set 'some/set' cannot be loaded: no network"):
+        list(HuggingFace("some/set").documents())
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"datasets.*pip install"):
         list(HuggingFace("some/set").documents())

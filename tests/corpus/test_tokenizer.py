@@ -1,5 +1,7 @@
 """Trained and loaded tokenizers."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from tokenizers import models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from bimix_tune.corpus.tokenizer import END_OF_TEXT, load_tokenizer, train_tokenizer
-from bimix_tune.errors import CorpusError
+from bimix_tune.errors import CorpusError, MissingExtraError
 
 TEXT = "the cat sat on the mat; Grüße 你好 \x00 def f(x):\n\treturn x\n" * 20
 
@@ -100,3 +102,19 @@ def test_a_slow_tokenizer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: object())
     with pytest.raises(CorpusError, match="tokenizer 'slow' has no fast form"):
         load_tokenizer("slow")
+
+
+@pytest.mark.parametrize(
+    ("library", "use"),
+    [
+        ("tokenizers", lambda: train_tokenizer(300, [TEXT])),
+        ("tokenizers", lambda: load_tokenizer("a/tokenizer.json")),
+        ("transformers", lambda: load_tokenizer("gpt2")),
+    ],
+)
+def test_a_missing_library_is_named(
+    monkeypatch: pytest.MonkeyPatch, library: str, use: Callable[[], object]
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtraError, match=f"{library}.*pip install"):
+        use()

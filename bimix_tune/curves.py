@@ -6,12 +6,13 @@ published tables of runs in CSV form are read too.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ class LossCurve:
     Args:
         mixture: What the run was trained on.
         tokens: Training tokens seen at each checkpoint, (S,), strictly increasing.
-        losses: Loss of each target at each checkpoint, (S, V); NaN where not measured.
+        losses: Loss of each target at each checkpoint, (S, V); NaN where not measured. With one
+            checkpoint or one target a flat list will do.
         targets: Names of the columns of ``losses``, (V,). None if they are the domains of
             the mixture, in its order.
         decayed: Which checkpoints were taken at the end of the learning-rate decay, (S,).
@@ -47,7 +49,8 @@ class LossCurve:
         run: Name of the run, free text.
 
     Raises:
-        CurveError: Shapes disagree, tokens do not increase, or a loss is infinite.
+        CurveError: Shapes disagree, tokens do not increase, target names repeat, or a loss is
+            infinite or not positive.
     """
 
     mixture: Mixture
@@ -73,8 +76,10 @@ class LossCurve:
         run: str = "",
     ) -> None:
         t = np.atleast_1d(np.array(tokens, float))
-        y = np.array(losses, float).reshape(len(t), -1)
         names = tuple(mixture.names if targets is None else targets)
+        y = np.array(losses, float)
+        if y.ndim < 2 and 1 in (len(t), len(names)) and y.size == len(t) * len(names):
+            y = y.reshape(len(t), len(names))
         d = np.zeros(len(t), bool) if decayed is None else np.atleast_1d(np.array(decayed, bool))
         label = f"run {run!r}" if run else "a curve"
         if not len(t) or np.any(np.diff(t) <= 0) or not np.all(t > 0) or not np.isfinite(t).all():
@@ -84,6 +89,8 @@ class LossCurve:
                 f"{label}: losses must have shape (checkpoints, targets) = "
                 f"({len(t)}, {len(names)}), but got {y.shape}"
             )
+        if len(set(names)) != len(names):
+            raise CurveError(f"{label}: target names must differ from each other, but got {names}")
         if d.shape != t.shape:
             raise CurveError(f"{label}: decayed must have shape {t.shape}, but got {d.shape}")
         if np.isinf(y).any() or (y <= 0).any():
@@ -204,8 +211,12 @@ _OTHER_COLUMNS |= {"model_label", "model_params", ""}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, 2):
+        if None in row:
+            raise CurveError(f"{path}, row {number}: more cells than the header has")
+    return rows
 
 
 def _columns(row: Mapping[str, str], prefix: str) -> dict[str, str]:
@@ -214,15 +225,20 @@ def _columns(row: Mapping[str, str], prefix: str) -> dict[str, str]:
     return marked or {k: k for k in row if k not in _OTHER_COLUMNS}
 
 
-def _number(text: str | None) -> float:
-    return float(text) if text not in (None, "") else math.nan
+def _number(column: str, text: str | None) -> float:
+    if text in (None, ""):
+        return math.nan
+    try:
+        return float(text)
+    except ValueError as error:
+        raise CurveError(f"column {column!r} holds {text!r}, not a number") from error
 
 
-def _mixture(path: Path, number: int, row: Mapping[str, str]) -> Mixture:
-    shares = {name: _number(row[column]) for name, column in _columns(row, "r_").items()}
+def _mixture(row: Mapping[str, str]) -> Mixture:
+    shares = {n: _number(c, row[c]) for n, c in _columns(row, "r_").items()}
     total = sum(shares.values())
     if not abs(total - 1) < ROUNDING:
-        raise CurveError(f"{path}, row {number}: proportions sum to {total:.6g}, not to 1")
+        raise CurveError(f"proportions sum to {total:.6g}, not to 1")
     return Mixture.normalised(shares)
 
 
@@ -234,42 +250,57 @@ def _read_tables(runs: Path, losses: Path) -> list[LossCurve]:
     key = next((c for c in _ID_COLUMNS if c in run_rows[0]), None)
     if runs != losses and (key is None or key not in loss_rows[0]):
         raise CurveError(f"{runs} and {losses} need a common column run_id or run")
-    if runs == losses and not any(k.startswith("r_") for k in run_rows[0] if k):
-        raise CurveError(f"{runs} has no columns r_<domain>; found {list(run_rows[0])}")
+    if runs == losses:
+        for prefix, what in (("r_", "domain"), ("loss_", "target")):
+            if not any(k.startswith(prefix) for k in run_rows[0]):
+                found = list(run_rows[0])
+                raise CurveError(f"{runs} has no columns {prefix}<{what}>; found {found}")
     columns = _columns(loss_rows[0], "loss_")
-    grouped: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for number, row in enumerate(loss_rows):
-        grouped[row[key] if key else str(number)].append(row)
-    curves = []
-    for number, row in enumerate(run_rows):
-        name = row[key] if key else str(number)
-        if name in grouped:
-            try:
-                curves.append(_curve(runs, number + 2, row, name, grouped.pop(name), columns))
-            except ValueError as error:
-                if isinstance(error, CurveError):
-                    raise
-                raise CurveError(f"{runs}, row {number + 2}: {error}") from error
-    return curves
+    grouped: dict[str, _Points] = defaultdict(dict)
+    for number, row in enumerate(loss_rows, 2):
+        with _naming(losses, number):
+            _add_point(grouped[row[key] if key else str(number - 2)], row, columns)
+    curves: dict[str, LossCurve] = {}
+    for number, row in enumerate(run_rows, 2):
+        name = row[key] if key else str(number - 2)
+        with _naming(runs, number):
+            if name in curves and runs != losses:
+                raise CurveError(f"run {name!r} occurs twice")
+            if name in grouped and name not in curves:
+                curves[name] = _curve(row, name, grouped[name], tuple(columns))
+    return list(curves.values())
+
+
+_Points = dict[float, list[float]]
+
+
+@contextlib.contextmanager
+def _naming(path: Path, number: int) -> Iterator[None]:
+    """Put the place in a table in front of what is wrong there."""
+    try:
+        yield
+    except ValueError as error:
+        raise CurveError(f"{path}, row {number}: {error}") from error
+
+
+def _add_point(points: _Points, row: Mapping[str, str], columns: Mapping[str, str]) -> None:
+    """Take up one row of losses. Without a column ``tokens`` it is a checkpoint at 1 token."""
+    tokens = _number("tokens", row.get("tokens") or "1")
+    if tokens in points:
+        raise CurveError(f"the run has two rows of losses at {tokens:g} tokens")
+    points[tokens] = [_number(c, row[c]) for c in columns.values()]
 
 
 def _curve(
-    path: Path,
-    number: int,
-    row: Mapping[str, str],
-    name: str,
-    points: Sequence[Mapping[str, str]],
-    columns: Mapping[str, str],
+    row: Mapping[str, str], name: str, points: _Points, targets: tuple[str, ...]
 ) -> LossCurve:
-    """One run of a table. Without a column ``tokens`` it has one checkpoint, at 1 token."""
-    by_tokens = {_number(p.get("tokens") or "1"): p for p in points}
-    tokens = sorted(by_tokens)
-    losses = [[_number(by_tokens[t][c]) for c in columns.values()] for t in tokens]
+    """One run of a table."""
+    tokens = sorted(points)
     return LossCurve(
-        _mixture(path, number, row),
+        _mixture(row),
         tokens,
-        losses,
-        tuple(columns),
+        [points[t] for t in tokens],
+        targets,
         seed=int(row.get("seed") or 0),
         scale=row.get("model_label") or "",
         run=name,

@@ -99,14 +99,15 @@ def scale_into(v: Array, low: Array, high: Array) -> Array:
     acts. A zero in ``v`` stays at its lower bound unless the others cannot reach one.
 
     Args:
-        v: Non-negative, (K,).
+        v: Non-negative, (K,); all zero counts as all equal.
         low: Lower bounds, (K,), feasible together with ``high``.
         high: Upper bounds, (K,).
 
     Returns:
         The projection, (K,).
     """
-    v = np.maximum(v, 1e-12 * max(v.max(), 1e-300))
+    largest = v.max()
+    v = np.maximum(v / largest, 1e-12) if largest > 0 else np.ones_like(v)
     top = (np.maximum(high, 1e-12) / v).max()
     r = bisect_to_one(lambda t: np.clip(t * v, low, high), 0.0, top)
     return settle(r, low, high)

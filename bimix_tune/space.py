@@ -8,6 +8,7 @@ outside this package names travel with numbers, as in `Mixture`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -97,6 +98,11 @@ class Mixture(Mapping[str, float]):
         return f"Mixture({shares})"
 
 
+def _check_name(kind: str, name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise SpaceError(f"the name of a {kind} must be text, but is {name!r} (quote it in YAML)")
+
+
 @dataclasses.dataclass(frozen=True)
 class Domain:
     """A source of training text.
@@ -119,8 +125,7 @@ class Domain:
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise SpaceError("a domain needs a name")
+        _check_name("domain", self.name)
         for label in ("prior", "tokens"):
             value = getattr(self, label)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -150,8 +155,7 @@ class Target:
     domain: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise SpaceError("a target needs a name")
+        _check_name("target", self.name)
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise SpaceError(f"target {self.name!r}: weight must be >= 0, but got {self.weight!r}")
 
@@ -318,6 +322,9 @@ class SearchSpace:
         Raises:
             SpaceError: A domain does not state its tokens, or the caps allow no mixture.
         """
+        for label, value in (("budget", budget), ("max_epochs", max_epochs)):
+            if not value > 0:
+                raise SpaceError(f"{label} must be > 0, but got {value!r}")
         unknown = [d.name for d in self.domains if d.tokens is None]
         if unknown:
             raise SpaceError(f"epoch caps need `tokens` for every domain; missing for {unknown}")
@@ -331,10 +338,11 @@ class SearchSpace:
                 )
             capped.append(dataclasses.replace(d, high=min(d.high, cap)))
         total = sum(d.high for d in capped)
-        if total < 1:
+        if total < 1 - 1e-9:
+            least = math.ceil(100 * max_epochs / total) / 100
             raise SpaceError(
                 f"{max_epochs:g} epochs of all domains give {total:.2%} of the budget of "
-                f"{budget} tokens: raise max_epochs to at least {max_epochs / total:.3g}"
+                f"{budget} tokens: raise max_epochs to at least {least:g}"
             )
         return SearchSpace(capped, self.targets, self.source)
 
@@ -359,14 +367,32 @@ class SearchSpace:
         Raises:
             SpaceError: A key is unknown or a value is out of range.
         """
-        if not isinstance(data, Mapping) or "domains" not in data:
+        if not isinstance(data, Mapping):
             raise SpaceError("a search space file needs a list `domains`")
+        known = ("domains", "targets", "source")
+        for key in data:
+            if key not in known and difflib.get_close_matches(str(key), known, cutoff=0.8):
+                raise SpaceError(f"unknown key {key!r}" + did_you_mean(str(key), known))
+        for key in known[:2]:
+            if not isinstance(data.get(key, []), list) or (key == "domains" and key not in data):
+                raise SpaceError(f"a search space file needs a list `{key}`")
         targets = data.get("targets")
         return cls(
             [_build(Domain, d) for d in data["domains"]],
             None if targets is None else [_build(Target, t) for t in targets],
             str(data.get("source", "")),
         )
+
+
+_NUMBERS = ("prior", "tokens", "low", "high", "weight")
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads ``1e9`` as text; nobody who writes it means that."""
+    if not isinstance(value, str):
+        return value
+    number = float(value)
+    return int(number) if number.is_integer() else number
 
 
 def _build(kind: type[Any], value: Any) -> Any:
@@ -383,8 +409,10 @@ def _build(kind: type[Any], value: Any) -> Any:
                 + did_you_mean(str(key), known)
             )
     try:
-        return kind(**value)
-    except TypeError as error:
+        return kind(**{k: _number(v) if k in _NUMBERS else v for k, v in value.items()})
+    except (TypeError, ValueError) as error:
+        if isinstance(error, SpaceError):
+            raise
         raise SpaceError(f"{kind.__name__.lower()} {value['name']!r}: {error}") from error
 
 
@@ -411,6 +439,8 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
     except OSError as error:
         hint = did_you_mean(str(name_or_path), known) if known else ""
         raise SpaceError(f"no search space {str(name_or_path)!r}: no such file{hint}") from error
+    except UnicodeDecodeError as error:
+        raise SpaceError(f"{path} is not text: {error}") from error
     try:
         return SearchSpace.from_dict(yaml.safe_load(text))
     except yaml.YAMLError as error:

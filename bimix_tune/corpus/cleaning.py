@@ -136,13 +136,21 @@ def recipes(archive: ZipFile) -> Iterator[str]:
 
 
 def multilingual(archive: ZipFile) -> Iterator[str]:
-    """Interface strings of each language, in blocks, so that every split has all languages."""
-    strings: dict[str, dict[str, None]] = {}  # a dict for its order; repeated strings once
+    """Interface strings of each language, in blocks, so that every split has most languages.
+
+    A string is taken once: regional variants share most of theirs, and a held-out block should
+    not be read in training under another country's name.
+    """
+    seen: set[str] = set()
+    strings: dict[str, list[str]] = {}
     for path, text in _members(archive, r"django/.*/LC_MESSAGES/django(js)?\.po"):
-        language = path.parts[-3]
-        strings.setdefault(language, {}).update(dict.fromkeys(translations(text)))
-    for found in strings.values():
-        yield from blocks("\n".join(found), _LANGUAGE_BLOCK)
+        own = strings.setdefault(path.parts[-3], [])
+        for string in translations(text):
+            if string not in seen:
+                seen.add(string)
+                own.append(string)
+    for own in strings.values():
+        yield from blocks("\n".join(own), _LANGUAGE_BLOCK)
 
 
 def translations(catalogue: str) -> Iterator[str]:

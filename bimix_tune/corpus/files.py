@@ -40,7 +40,7 @@ def blocks(text: str, size: int = BLOCK_CHARACTERS) -> Iterator[str]:
         if length >= size:
             yield separator.join(part)
             part, length = [], 0
-    if part:
+    if any(part):
         yield separator.join(part)
 
 

@@ -140,7 +140,7 @@ def test_translations_of_a_catalogue() -> None:
 
 def test_multilingual_keeps_languages_apart_and_strings_once(archive: ZipFile) -> None:
     for app in ("conf", "admin"):
-        for language, word in (("de", "Wort"), ("fr", "mot")):
+        for language, word in (("de", "Wort"), ("de_AT", "Wort"), ("fr", "mot")):
             entries = [f'msgid "k{i}"\nmsgstr "{word} {i}"\n' for i in range(300)]
             path = f"django/{app}/locale/{language}/LC_MESSAGES/django.po"
             archive.writestr(path, "\n".join(entries))

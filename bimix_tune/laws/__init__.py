@@ -8,6 +8,7 @@ predicts left-out runs better; `optimise` finds the best mixture under it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,17 +47,15 @@ def fit(curves: Sequence[LossCurve], space: SearchSpace, law: str = "auto") -> L
     if law != "auto" and law not in LAWS:
         raise FitError(f"unknown law {law!r}" + did_you_mean(law, ["auto", *LAWS]))
     seen = observe(curves, space)
-    simplest = next(iter(LAWS))
     names = [law] if law != "auto" else list(LAWS)
-    if law == "auto" and seen.group.max() + 1 < FEW_MIXTURES:
-        names = [simplest]
-    best: LawFit | None = None
-    for name in names:
-        found = _fit_one(LAWS[name], seen, space)
-        if best is None or _error(found) < BETTER * _error(best):
-            best = found
-    assert best is not None
-    return best
+    if seen.group.max() + 1 < FEW_MIXTURES:
+        names = names[:1]
+    best = _candidate(LAWS[names[0]], seen, space)
+    for name in names[1:]:
+        richer = _candidate(LAWS[name], seen, space)
+        if _error(richer.held_out) < BETTER * _error(best.held_out):
+            best = richer
+    return _finished(best, seen, space)
 
 
 def optimise(fit: LawFit, space: SearchSpace, tokens: float) -> Mixture:
@@ -81,22 +80,34 @@ def optimise(fit: LawFit, space: SearchSpace, tokens: float) -> Mixture:
     return space.mixture(optimum.minimise(terms, space.low, space.high, space.prior))
 
 
-def _fit_one(law: Law, seen: Observations, space: SearchSpace) -> LawFit:
+class _Candidate(NamedTuple):
+    """A fit, its log losses of runs left out (V, R), and the same as losses at the end."""
+
+    law: Law
+    full: Estimate
+    left_out: Array
+    held_out: HeldOut
+
+
+def _candidate(law: Law, seen: Observations, space: SearchSpace) -> _Candidate:
     full = estimate(law, seen, space)
     left_out = leave_out(law, space, seen, full)
-    observed = seen.log_loss[:, seen.last]
-    noise = posterior.run_noise(observed - left_out, full, seen)
-    held_out = _held_out(seen, left_out, space)
+    return _Candidate(law, full, left_out, _held_out(seen, left_out, space))
+
+
+def _finished(best: _Candidate, seen: Observations, space: SearchSpace) -> LawFit:
+    law, full, left_out, held_out = best
+    noise = posterior.run_noise(seen.log_loss[:, seen.last] - left_out, full, seen)
     return LawFit(
         law.name,
         space,
         seen.unit,
         full.theta,
         seen.reference,
-        posterior.spread(law, space, seen, full, noise),
+        posterior.ensemble(law, space, seen, full, noise),
         noise,
         held_out,
-        _status(law.name, seen, held_out, space.weights),
+        _status(law.name, seen, held_out),
         _warnings(full, seen, space),
     )
 
@@ -114,22 +125,18 @@ def _held_out(seen: Observations, left_out: Array, space: SearchSpace) -> HeldOu
     )
 
 
-def _error(found: LawFit) -> float:
-    """Held-out relative error, mean over targets by weight."""
-    return _mean_error(found.held_out, found.space.weights)
-
-
-def _mean_error(held_out: HeldOut, weights: Array) -> float:
+def _error(held_out: HeldOut) -> float:
+    """Relative error, mean over the measured targets by weight."""
     error = held_out.relative_error
-    counts = np.where(np.isfinite(error), weights, 0.0)
-    return float(np.nansum(counts * error) / counts.sum()) if counts.sum() > 0 else float("nan")
+    weights = np.where(np.isfinite(error), held_out.weights, 0.0)
+    return float(np.nansum(weights * error) / max(weights.sum(), 1e-300))
 
 
-def _status(name: str, seen: Observations, held_out: HeldOut, weights: Array) -> str:
+def _status(name: str, seen: Observations, held_out: HeldOut) -> str:
     runs, mixtures = len(seen.last), int(seen.group.max()) + 1
     rank = held_out.spearman
     tail = "" if np.isnan(rank) else f", rank correlation {rank:.2f}"
-    error = _mean_error(held_out, weights)
+    error = _error(held_out)
     return f"{name} law from {runs} runs ({mixtures} mixtures), held-out error {error:.1%}{tail}"
 
 

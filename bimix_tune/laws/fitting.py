@@ -13,7 +13,6 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bimix_tune.laws import least_squares
 from bimix_tune.laws.base import DELTA, LEVEL, Law, Prior
@@ -123,15 +122,10 @@ def _noise(residual: Array, weight: Array, plain: Array, determined: Array) -> A
     return np.asarray(np.maximum(noise, LEAST_NOISE**2))
 
 
-def by_run(values: Array, run: NDArray[np.int64]) -> Array:
-    """Sum the checkpoints of each run (which are contiguous), (V, N, ...) -> (V, R, ...)."""
-    starts = np.flatnonzero(np.diff(run, prepend=-1))
-    return np.asarray(np.add.reduceat(values, starts, axis=1))
-
-
 def _robust(residual: Array, seen: Observations, noise: Array) -> Array:
     """Student weights of the runs, (V, R)."""
-    squares = by_run(seen.weight * residual**2, seen.run) / noise[:, None]
+    starts = np.flatnonzero(np.diff(seen.run, prepend=-1))
+    squares = np.add.reduceat(seen.weight * residual**2, starts, axis=1) / noise[:, None]
     return np.asarray((NU + 1.0) / (NU + squares))
 
 

@@ -34,7 +34,7 @@ class LawFit:
         unit: Unit of the losses.
         theta: Coordinates, (V, P); see `bimix_tune.laws.base`.
         reference: The token count s_ref of the coordinates: the most tokens seen.
-        spread: Factor F of the coordinates' covariance ``F F'``, (V * P, Q).
+        draws: Draws of the coordinates from their posterior, (D, V, P).
         noise: Covariance of the targets' log losses of one run about the law, (V, V).
         held_out: Predictions of runs left out.
         status: In words how the fit went.
@@ -46,7 +46,7 @@ class LawFit:
     unit: str
     theta: Array
     reference: float
-    spread: Array
+    draws: Array
     noise: Array
     held_out: HeldOut
     status: str
@@ -65,15 +65,10 @@ class LawFit:
         Returns:
             (M, V), in `unit`.
         """
-        return np.asarray(np.exp(self._log_loss(mixtures, tokens, decayed)[0]).T)
-
-    def _log_loss(
-        self, mixtures: Mixtures, tokens: float, decayed: bool | None
-    ) -> tuple[Array, Array]:
         r = self._array(mixtures)
         t = np.full(len(r), tokens / self.reference)
         d = np.full(len(r), float(decayed is not False))
-        return LAWS[self.law].log_loss(self.theta, self.space, r, t, d)
+        return np.asarray(np.exp(LAWS[self.law].log_loss(self.theta, self.space, r, t, d)[0]).T)
 
     def _array(self, mixtures: Mixtures) -> Array:
         if isinstance(mixtures, Mapping):
@@ -97,22 +92,19 @@ class LawFit:
         Returns:
             Mean (M,) and standard deviation (M,).
         """
-        log_loss, jacobian = self._log_loss(mixtures, tokens, None)
-        parts = self.space.weights[:, None] * np.exp(log_loss)
-        by_theta = np.moveaxis(parts[..., None] * jacobian, 0, 1).reshape(parts.shape[1], -1)
-        variance = ((by_theta @ self.spread) ** 2).sum(1)
+        r = self._array(mixtures)
+        parts = self._terms(self.theta, tokens).parts(r)
+        mean = parts.sum(-1)
+        others = self._terms(self.draws, tokens).parts(r).sum(-1)
+        variance = ((others - mean) ** 2).mean(0)
         if noise:
-            variance = variance + np.einsum("vm,vu,um->m", parts, self.noise, parts)
-        return parts.sum(0), np.asarray(np.sqrt(variance))
+            variance = variance + np.einsum("mv,vu,mu->m", parts, self.noise, parts)
+        return mean, np.asarray(np.sqrt(variance))
 
     def draw(self, rng: np.random.Generator) -> LawFit:
         """A law from the posterior, certain of itself, with the same methods."""
-        shift = self.spread @ rng.standard_normal(self.spread.shape[1])
-        return dataclasses.replace(
-            self,
-            theta=self.theta + shift.reshape(self.theta.shape),
-            spread=np.zeros((self.theta.size, 1)),
-        )
+        theta = self.draws[rng.integers(len(self.draws))]
+        return dataclasses.replace(self, theta=theta, draws=theta[None])
 
     def gradient(self, mixtures: Mixtures, tokens: float) -> Array:
         """Derivatives of the objective by the proportions, each taken as free, (M, K)."""
@@ -122,11 +114,14 @@ class LawFit:
 
     def terms(self, tokens: float) -> Terms:
         """The objective at one token count as ``sum_v c_v x_v(r)^-alpha_v``."""
-        alpha, beta, eps = (np.exp(self.theta[:, i]) for i in (ALPHA, BETA, EPS))
-        phi = 1.0 / (1.0 + np.exp(-self.theta[:, PHI]))
+        return self._terms(self.theta, tokens)
+
+    def _terms(self, theta: Array, tokens: float) -> Terms:
+        alpha, beta, eps = (np.exp(theta[..., i]) for i in (ALPHA, BETA, EPS))
+        phi = 1.0 / (1.0 + np.exp(-theta[..., PHI]))
         shape = 1.0 + phi * ((tokens / self.reference) ** -beta - 1.0)
-        level = np.exp(self.theta[:, LEVEL] - self.theta[:, DELTA] ** 2)
-        carriers = LAWS[self.law].carriers(self.theta, self.space)
+        level = np.exp(theta[..., LEVEL] - theta[..., DELTA] ** 2)
+        carriers = LAWS[self.law].carriers(theta, self.space)
         return Terms(self.space.weights * level * shape, alpha, eps, carriers)
 
     def parameters(self) -> dict[str, dict[str, Any]]:
@@ -153,7 +148,7 @@ class LawFit:
 
     def to_dict(self) -> dict[str, Any]:
         """A form for JSON that `from_dict` reads back."""
-        arrays = ("theta", "spread", "noise")
+        arrays = ("theta", "draws", "noise")
         return {
             "law": self.law,
             "space": self.space.to_dict(),
@@ -174,7 +169,7 @@ class LawFit:
             str(data["unit"]),
             np.array(data["theta"], dtype=float),
             float(data["reference"]),
-            np.array(data["spread"], dtype=float),
+            np.array(data["draws"], dtype=float),
             np.array(data["noise"], dtype=float),
             HeldOut.from_dict(data["held_out"]),
             str(data["status"]),

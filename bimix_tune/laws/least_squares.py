@@ -71,7 +71,7 @@ def solve(
         jacobian = np.where(better[..., None, None], jacobian_tried, jacobian)
         cost = np.where(better, cost_tried, cost)
         damping = np.clip(np.where(better, 0.2 * damping, 5.0 * damping), 1e-12, 1e8)
-    return Solution(theta, cost, bool(np.all(promised <= 1e-4 * cost + 1e-25)))
+    return Solution(theta, cost, bool(np.all(promised <= 1e-3 * cost + 1e-14)))
 
 
 def normal(

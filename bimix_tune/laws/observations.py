@@ -13,7 +13,7 @@ from bimix_tune.errors import FitError, MixtureError
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
-EARLIER_WEIGHT = 0.5
+EARLIER_WEIGHT = 0.2
 """Total weight of the checkpoints of a run before its last one, which weighs one."""
 
 

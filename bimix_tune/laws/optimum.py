@@ -34,10 +34,10 @@ class Terms(NamedTuple):
     eps: Array
     carriers: Array
 
-    def value(self, r: Array) -> Array:
-        """The objective, (..., K) -> (...)."""
-        x = self.eps + r @ self.carriers.T
-        return np.asarray((self.c * x**-self.alpha).sum(-1))
+    def parts(self, r: Array) -> Array:
+        """The summands, (M, K) -> (..., M, V), for terms of shape (..., V)."""
+        x = self.eps[..., None, :] + r @ np.swapaxes(self.carriers, -1, -2)
+        return np.asarray(self.c[..., None, :] * x ** -self.alpha[..., None, :])
 
 
 def minimise(terms: Terms, low: Array, high: Array, prior: Array) -> Array:
@@ -116,7 +116,7 @@ def interior(terms: Terms, low: Array, high: Array, prior: Array) -> Array:
     start = low.copy()
     start[free] += z
     barrier = _Barrier(
-        terms.c / float(terms.value(start)),
+        terms.c / float(terms.parts(start[None]).sum()),
         terms.alpha,
         terms.eps + terms.carriers @ low,
         terms.carriers[:, free],

@@ -1,12 +1,11 @@
-"""How far the law may be off: Laplace's approximation with noise at the level of runs.
+"""How far the law may be off: fits to perturbed data, with noise at the level of runs.
 
 The checkpoints of a run share its seed and data order, and a law that misses a run misses it
 for several targets together. So the noise is one number per run and target, correlated
-between targets and not between runs, and the uncertainty of the coordinates is its image
-under the fit (the sandwich of Huber 1967 with the prior's part added):
-
-    cov(theta_v, theta_u) = sum_n a_vn a_un' Sigma_vu + [v = u] H_v^-1 C_v H_v^-1 noise_v,
-    a_vn = H_v^-1 sum_{checkpoints of run n} w J_v.
+between targets and not between runs. A draw from the posterior is a fit to losses and prior
+centres perturbed by their own noise ("randomise then optimise", Bardsley et al. 2014): exact
+where the law is linear in its coordinates, and unlike a normal approximation at the optimum
+it respects T >= 0 and the curved trade between eps, alpha and T.
 """
 
 from __future__ import annotations
@@ -15,11 +14,13 @@ import numpy as np
 
 from bimix_tune.laws import least_squares
 from bimix_tune.laws.base import Law
-from bimix_tune.laws.fitting import NU, Estimate, by_run, model
+from bimix_tune.laws.fitting import NU, Estimate, model
+from bimix_tune.laws.held_out import BATCH_FLOATS, REFIT_STEPS
 from bimix_tune.laws.observations import Observations
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
+DRAWS = 48
 TYPICAL_CORRELATION = 0.25
 """Mean correlation of two targets' errors, seen on ten published sets of runs."""
 OUTLIER = 3.0
@@ -61,8 +62,10 @@ def run_noise(held_out: Array, full: Estimate, seen: Observations) -> Array:
     return np.asarray(mixed * np.outer(scale, scale))
 
 
-def spread(law: Law, space: SearchSpace, seen: Observations, full: Estimate, noise: Array) -> Array:
-    """A factor F of the covariance ``F F'`` of all coordinates, (V * P, V * P).
+def ensemble(
+    law: Law, space: SearchSpace, seen: Observations, full: Estimate, noise: Array
+) -> Array:
+    """Draws of the coordinates, (D, V, P).
 
     Args:
         law: The law.
@@ -71,23 +74,29 @@ def spread(law: Law, space: SearchSpace, seen: Observations, full: Estimate, noi
         full: The fit.
         noise: Covariance of one run's log losses, (V, V).
     """
-    f, jacobian = model(law, space, seen)(full.theta)
-    precision = full.precision
-    hessian = least_squares.normal(
-        jacobian,
-        seen.log_loss - f,
-        full.weight,
-        full.theta,
-        full.prior.mean,
-        precision,
-        full.prior.squares,
-    )[1]
-    inverse = np.linalg.inv(hessian)
-    influence = by_run(full.weight[..., None] * jacobian, seen.run) @ inverse
-    v, _, p = influence.shape
-    covariance = np.einsum("vnp,unq,vu->vpuq", influence, influence, noise, optimize=True)
-    of_prior = (inverse * precision[:, None, :]) @ inverse * np.diagonal(noise)[:, None, None]
-    for target in range(v):
-        covariance[target, :, target, :] += of_prior[target]
-    values, vectors = np.linalg.eigh(covariance.reshape(v * p, v * p))
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
+    rng = np.random.default_rng(DRAWS)  # the fit is a function of the curves alone
+    v, p = full.theta.shape
+    root = np.linalg.cholesky(noise)
+    errors = rng.standard_normal((DRAWS, len(seen.last), v)) @ root.T
+    y = seen.log_loss + np.swapaxes(errors, 1, 2)[..., seen.run]
+    centre = full.prior.mean + full.prior.sd * rng.standard_normal((DRAWS, v, p))
+    centre = np.where(full.prior.squares, np.abs(centre), centre)
+    precision = np.diagonal(noise)[:, None] / full.prior.sd**2
+    start = np.broadcast_to(law.start(full.theta, space), (DRAWS, v, p))
+    predict = model(law, space, seen)
+    batch = max(1, BATCH_FLOATS // (p * full.weight.size))
+    parts = [
+        least_squares.solve(
+            predict,
+            y[first : first + batch],
+            full.weight,
+            centre[first : first + batch],
+            precision,
+            start[first : first + batch],
+            full.prior.squares,
+            REFIT_STEPS,
+            tolerance=1e-3,
+        ).theta
+        for first in range(0, DRAWS, batch)
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,43 @@
+import numpy as np
+
+from bimix_tune.report import plots_law
+
+
+def test_held_out_leaves_out_what_was_not_measured() -> None:
+    figure = plots_law.held_out(
+        ["1", "<2>", "3"],
+        np.array([1.0, 2.0, 3.0]),
+        np.array([1.1, 2.2, np.nan]),
+        "bits/byte",
+        "#000",
+    )
+    diagonal, points = figure.data
+    assert list(points.x) == [1.0, 2.0] and list(points.y) == [1.1, 2.2]
+    assert list(points.text) == ["1", "&lt;2&gt;"]
+    assert list(diagonal.x) == list(diagonal.y) == [1.0, 2.2]
+    assert "bits/byte" in figure.layout.xaxis.title.text
+
+
+def test_held_out_of_nothing_is_empty() -> None:
+    nothing = np.full(2, np.nan)
+    figure = plots_law.held_out(["1", "2"], nothing, nothing, "bits/byte", "#000")
+    assert len(figure.data[1].x) == 0
+
+
+def test_agreement() -> None:
+    observed = np.array([1.0, 2.0, 4.0])
+    assert plots_law.agreement(1.1 * observed, observed) == "error 10 %, ranks 1.00"
+    assert plots_law.agreement(-observed, observed).endswith("ranks -1.00")
+    assert plots_law.agreement(observed[:2], observed[:2]) == "error 0 %"
+    assert plots_law.agreement(np.ones(3), observed) == "error 42 %"
+    assert plots_law.agreement(observed, np.full(3, np.nan)) == "not measured"
+
+
+def test_transfer_keeps_rows_and_columns_apart() -> None:
+    matrix = np.array([[1.0, 0.2, 0.001], [0.0, 1.0, np.nan]])
+    figure = plots_law.transfer(matrix, ["t", "<u>"], ["a", "b", "c"])
+    np.testing.assert_array_equal(figure.data[0].z, matrix)
+    assert list(figure.data[0].text[0]) == ["1.00", "0.20", "0"]
+    assert list(figure.data[0].text[1]) == ["0", "1.00", ""]
+    assert figure.layout.yaxis.ticktext == ("t", "&lt;u&gt;")
+    assert figure.layout.xaxis.ticktext == ("a", "b", "c")

@@ -126,8 +126,10 @@ def _hash(*parts: str | bytes) -> str:
 
 def _stamp(settings: _Settings, sources: Mapping[str, Sequence[Source]]) -> str:
     parts = [f"{FORMAT}", json.dumps(asdict(settings))]
-    if isinstance(settings.tokenizer, str) and Path(settings.tokenizer).is_file():
-        parts.append(str(Path(settings.tokenizer).stat().st_mtime_ns))
+    if isinstance(settings.tokenizer, str):
+        path = Path(settings.tokenizer)
+        files = [p for p in (path, path / "tokenizer.json") if p.is_file()]
+        parts += [f"{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files]
     for name, items in sources.items():
         parts += [name, *(source.stamp() for source in items)]
     return _hash(*parts)

@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 
 from bimix_tune.corpus import Corpus, build_corpus
+from bimix_tune.corpus.tokenizer import train_tokenizer
 from bimix_tune.errors import CorpusError
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "while", "wizards"]
@@ -167,6 +168,24 @@ def test_an_existing_tokenizer_counts_by_content(tmp_path: Path, domains: dict[s
     assert len(keys) == 1
     reused = Corpus.open(tmp_path / keys.pop())
     np.testing.assert_array_equal(reused.tokens("b"), first.tokens("b"))
+
+
+def test_a_tokenizer_changed_in_place_is_noticed(tmp_path: Path, domains: dict[str, Path]) -> None:
+    path = tmp_path / "tokenizer.json"
+    keys = set()
+    for size in (280, 300):
+        train_tokenizer(size, documents(3)).save(path)
+        keys.add(build_corpus(domains, cache=tmp_path / "cache", tokenizer=str(path)).key)
+    assert len(keys) == 2
+
+
+def test_a_damaged_corpus_is_not_passed_off_as_whole(
+    tmp_path: Path, domains: dict[str, Path]
+) -> None:
+    corpus = build_corpus(domains, cache=tmp_path / "cache", tokenizer=300)
+    (corpus.folder / "a.train.bin").write_bytes(b"")
+    with pytest.raises(CorpusError, match="has 0 bytes instead of"):
+        build_corpus(domains, cache=tmp_path / "cache", tokenizer=300)
 
 
 @pytest.mark.parametrize("texts", [[], ["  \n"], ["only one"], ["twice", "twice"]])

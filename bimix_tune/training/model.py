@@ -142,15 +142,21 @@ class Llama(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw weights: normal with sd 0.02, layers that write to the stream divided by sqrt(2 L).
+        """Draw weights so that every layer keeps the variance of its input.
 
-        (GPT-2, Radford et al. 2019, section 2.3.)
+        Normal with sd ``inputs ** -0.5``, for an embedding that is not tied sd 1; what writes to
+        the stream is divided by ``sqrt(2 L)`` (GPT-2, Radford et al. 2019, section 2.3). With
+        Llama's sd of 0.02 everywhere a proxy 192 wide spends most of its short run escaping
+        from the start: 3.47 against 3.05 bits per byte after 150k tokens.
         """
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
-                writes = name.endswith(("o_proj.weight", "down_proj.weight"))
-                scale = 0.02 / math.sqrt(2 * self.shape.layers) if writes else 0.02
-                nn.init.normal_(parameter, std=scale, generator=generator)
+                sd = parameter.shape[1] ** -0.5
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    sd /= math.sqrt(2 * self.shape.layers)
+                elif name.endswith("embed_tokens.weight") and not self.tied:
+                    sd = 1.0
+                nn.init.normal_(parameter, std=sd, generator=generator)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of the next token, (B, S) -> (B, S, V), in the type of the products."""

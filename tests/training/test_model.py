@@ -8,6 +8,7 @@ from bimix_tune.training import model as lean
 from bimix_tune.training.cross_entropy import summed_cross_entropy
 from bimix_tune.training.sizes import Shape
 
+GENERATOR = torch.Generator().manual_seed(2)
 SHAPE = Shape(layers=2, width=32, heads=2, ffn=48)
 TOKENS = torch.randint(0, 97, (3, 20), generator=torch.Generator().manual_seed(0))
 
@@ -15,13 +16,10 @@ TOKENS = torch.randint(0, 97, (3, 20), generator=torch.Generator().manual_seed(0
 def make(tied: bool = False, dtype: torch.dtype = torch.float32) -> lean.Llama:
     module = lean.Llama(SHAPE, 97, dtype, tied)
     module.initialise(torch.Generator().manual_seed(1))
-    with torch.no_grad():  # larger weights and uneven norms, so that a wrong term shows
+    with torch.no_grad():  # uneven norms, so that a swapped or forgotten one shows
         for parameter in module.parameters():
-            parameter.mul_(1 + torch.rand(parameter.shape[-1], generator=GENERATOR) * 4)
+            parameter.mul_(0.5 + torch.rand(parameter.shape[-1], generator=GENERATOR))
     return module
-
-
-GENERATOR = torch.Generator().manual_seed(2)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -36,6 +36,8 @@ from bimix_tune.trials import ENQUEUED, PREFIX, curves_of, distributions, mixtur
 OBJECTIVE = "objective"
 """Name of the only target of a study that reports no losses, just a value."""
 
+TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
 
 class BiMixSampler(BaseSampler):
     """Propose mixtures by the BiMix law fitted to all curves of the study.
@@ -158,10 +160,11 @@ class BiMixSampler(BaseSampler):
         """The proportions for a trial, (K,), in the order of the space."""
         rng = np.random.default_rng([self._seed, trial.number])
         region = _with_fixed(self._space, trial.system_attrs.get(ENQUEUED, {}))
-        tried = self.tried(study, trial.number)
         law, tokens = self.law_for(study, trial.number)
         if law is None:
-            return startup_mixture(region, tried, rng)
+            asked = self.tried(study, trial.number, (*TRIED, TrialState.FAIL))
+            return startup_mixture(region, asked, rng)
+        tried = self.tried(study, trial.number)
         best = optimise(law.draw(rng), trust_region(region, tried), tokens)
         return self._space.array(best)
 
@@ -189,9 +192,10 @@ class BiMixSampler(BaseSampler):
                     self._fitted = (key, None)
             return self._fitted[1], tokens
 
-    def tried(self, study: Study, number: int | None = None) -> Array:
+    def tried(
+        self, study: Study, number: int | None = None, states: tuple[TrialState, ...] = TRIED
+    ) -> Array:
         """Mixtures of all trials (but one) that are running or ended in order, (N, K)."""
-        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         trials = study.get_trials(deepcopy=False, states=states)
         mixtures = [mixture_of(t, self._space) for t in trials if t.number != number]
         return self._space.matrix(m for m in mixtures if m is not None)
@@ -206,7 +210,7 @@ def startup_mixture(space: SearchSpace, tried: Array, rng: np.random.Generator) 
 
     Args:
         space: The bounds.
-        tried: Mixtures tried or running, (N, K).
+        tried: Mixtures asked for so far, (N, K); failed ones too, not to fail alike again.
         rng: Source of randomness.
     """
     for wish in (space.natural(), space.uniform()):

@@ -213,7 +213,7 @@ def show(result: SearchResult) -> None:
         console.print(tables.confirmation_table(result.confirmation, result.unit))
     from bimix_tune.report import verdict
 
-    console.print(verdict(result), style="bold")
+    console.print(verdict(result).sentence, style="bold")
 
 
 def _write_report(result: SearchResult) -> Path:

@@ -86,7 +86,8 @@ def recommendation_table(result: SearchResult) -> Table:
 def confirmation_table(confirmation: Confirmation, unit: str) -> Table:
     """Each baseline against the recommendation."""
     seeds = len(confirmation.seeds)
-    title = f"Confirmation: {seeds} fresh seeds each, {unit}, lower is better"
+    count = f"{seeds} fresh seeds" if seeds > 1 else "one fresh seed"
+    title = f"Confirmation, {count}, {unit}"
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in ("mixture", "mean loss", "worse by", "95 % interval"):
         table.add_column(column, justify="left" if column == "mixture" else "right")

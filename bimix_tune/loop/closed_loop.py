@@ -21,6 +21,7 @@ from typing import Any
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial
 
@@ -101,7 +102,7 @@ def search(
     executor: Executor | None = None,
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
-    storage: str | None = None,
+    storage: str | BaseStorage | None = None,
     settings: Mapping[str, Any] | None = None,
     target_tokens: int | None = None,
     confirm_seeds: int = 2,
@@ -120,7 +121,7 @@ def search(
         executor: Where runs happen; None: one after another in this process. It is not closed.
         sampler: Proposes mixtures; None: `BiMixSampler`.
         pruner: Stops runs early; None: `BiMixPruner`.
-        storage: Optuna URL; None: SQLite in the folder.
+        storage: Optuna storage or its URL; None: SQLite in the folder.
         settings: What else the losses depend on, to refuse continuing under other settings.
         target_tokens: Token count that the recommendation is for; None: that of the proxies.
         confirm_seeds: Fresh seeds of the confirmation; 0 leaves it out.
@@ -233,6 +234,7 @@ class _Loop:
         for label, mixture in list(baselines.items())[:trials]:
             ledger.enqueue(self.study, mixture, BASELINE, label, self.seed)
         self.driver.run(lambda: ledger.used_trials(self.study) < trials, self.seed)
+        self.changed(last=True)
 
     def confirm(
         self, recommendation: Mixture, baselines: dict[str, Mixture], seeds: int, rivals: str
@@ -248,6 +250,7 @@ class _Loop:
             for label, mixture in chosen.items():
                 ledger.enqueue(self.study, mixture, CONFIRMATION, label, self.seed + offset)
         self.driver.run(lambda: bool(ledger.waiting(self.study)), self.seed)
+        self.changed(last=True)
 
     def note_role(self, trial: Trial, mixture: Mixture) -> None:
         """Note a trial's role, and what the law predicts for it before it has run."""
@@ -258,10 +261,10 @@ class _Loop:
             mean, sd = law.objective([mixture], self.trainer.tokens)
             trial.set_user_attr(ledger.PREDICTED, [float(mean[0]), float(sd[0])])
 
-    def changed(self) -> None:
-        """Tell the monitor, at most about twice a second."""
+    def changed(self, last: bool = False) -> None:
+        """Tell the monitor, at most about twice a second, and at the end of a phase."""
         now = time.monotonic()
-        if self.monitor is not None and now - self.told > MONITOR_SECONDS:
+        if self.monitor is not None and (last or now - self.told > MONITOR_SECONDS):
             self.monitor(self.state())
             self.told = now
 

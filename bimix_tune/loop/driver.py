@@ -150,10 +150,10 @@ class Driver:
 
     def _finished(self, run: Running, event: Finished) -> None:
         number = run.trial.number
-        if event.stopped and run.objective is not None:
-            self._tell(number, run, TrialState.PRUNED)
-        elif run.reported >= self._tokens:
+        if run.reported >= self._tokens:  # also where a request to stop came too late
             self._tell(number, run, TrialState.COMPLETE)
+        elif event.stopped and run.objective is not None:
+            self._tell(number, run, TrialState.PRUNED)
         else:
             cause = f"ended after {run.tokens} of {self._tokens} tokens without its final losses"
             self._end(number, run, cause)

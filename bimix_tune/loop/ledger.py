@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -56,14 +57,14 @@ def only_driver(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def storage_url(folder: Path, storage: str | None) -> str:
-    """The Optuna URL of a run folder: its own SQLite file unless another one is given."""
+def storage_of(folder: Path, storage: str | BaseStorage | None) -> str | BaseStorage:
+    """The storage of a run folder: its own SQLite file unless another one is given."""
     return storage or f"sqlite:///{folder / 'study.db'}"
 
 
 def open_study(
     folder: Path,
-    storage: str | None,
+    storage: str | BaseStorage | None,
     settings: Mapping[str, Any],
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
@@ -72,7 +73,7 @@ def open_study(
 
     Args:
         folder: The run folder; its name is the study's.
-        storage: Optuna URL; None for SQLite in the folder.
+        storage: Optuna storage or its URL; None for SQLite in the folder.
         settings: What the losses depend on (space, trainer). A study continues only under the
             settings that it was begun with, since losses under others do not compare.
         sampler: Proposes mixtures.
@@ -83,7 +84,7 @@ def open_study(
     """
     study = optuna.create_study(
         study_name=folder.resolve().name,
-        storage=storage_url(folder, storage),
+        storage=storage_of(folder, storage),
         load_if_exists=True,
         sampler=sampler,
         pruner=pruner,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from bimix_tune.curves import write_atomic, write_curves
@@ -114,7 +115,7 @@ def outcome(study: Study, space: SearchSpace, folder: Path) -> SearchResult:
     )
 
 
-def load_study(folder: Path, storage: str | None = None) -> tuple[Study, SearchSpace]:
+def load_study(folder: Path, storage: str | BaseStorage | None = None) -> tuple[Study, SearchSpace]:
     """The study of a run folder, to look at, and its space.
 
     Raises:
@@ -125,7 +126,7 @@ def load_study(folder: Path, storage: str | None = None) -> tuple[Study, SearchS
         raise missing
     try:
         study = optuna.load_study(
-            study_name=folder.resolve().name, storage=ledger.storage_url(folder, storage)
+            study_name=folder.resolve().name, storage=ledger.storage_of(folder, storage)
         )
     except KeyError as error:
         raise missing from error

@@ -1,0 +1,243 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from bimix_tune import Domain, Mixture, SearchSpace, read_curves, search
+from bimix_tune.errors import ConfigError, ExecutorError
+from bimix_tune.executors.local import LocalExecutor
+from bimix_tune.laws import LawFit
+from bimix_tune.loop import ledger
+from bimix_tune.loop.outcome import load_study, outcome
+
+sys.path.insert(0, str(Path(__file__).parent))  # the child process below imports it the same way
+from trainers import ALPHA, NAMES, LawTrainer
+
+PRIORS = (6, 2, 1, 1)
+SPACE = SearchSpace([Domain(n, prior=p) for n, p in zip(NAMES, PRIORS, strict=True)])
+
+
+@pytest.fixture
+def memory():
+    """Tests that need no disk are spared its latency."""
+    return optuna.storages.InMemoryStorage()
+
+
+def loss_of(mixture):
+    r = np.array([mixture[n] for n in NAMES])
+    return float(np.mean((0.02 + r) ** -ALPHA * (2.0 + 20 * 1000**-0.5)))
+
+
+def test_a_search_recommends_a_better_mixture_and_confirms_it(memory, tmp_path):
+    states = []
+    result = search(
+        SPACE,
+        LawTrainer(),
+        folder=tmp_path / "run",
+        storage=memory,
+        trials=14,
+        monitor=states.append,
+    )
+    draws = np.random.default_rng(0).dirichlet(np.ones(4), 5000)
+    best = min(loss_of(dict(zip(NAMES, r, strict=True))) for r in draws)
+    assert loss_of(result.recommendation) < best + 0.003
+    assert [r.label for r in result.records[:2]] == ["natural", "uniform"]
+    assert len(result.confirmation.seeds) == 2
+    uniform = next(c for c in result.confirmation.comparisons if c.label == "uniform")
+    gain = loss_of(SPACE.uniform()) - loss_of(result.recommendation)
+    assert uniform.mean == pytest.approx(gain, abs=0.02)
+    assert uniform.low > 0
+    assert states[-1].phase == "confirmation"
+    assert states[-1].done == states[-1].total == 6
+    assert sum(r.role != "confirmation" for r in result.records) == 14
+
+
+def test_the_folder_holds_everything_in_readable_form(tmp_path):
+    result = search(SPACE, LawTrainer(), folder=tmp_path / "run", trials=8)
+    data = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert data["recommendation"] == dict(result.recommendation)
+    assert data["confirmation"]["comparisons"][0]["label"] in ("natural", "uniform")
+    law = LawFit.from_dict(json.loads((tmp_path / "run" / "law.json").read_text()))
+    mixtures = [result.recommendation]
+    assert law.predict(mixtures, 1000) == pytest.approx(result.fit.predict(mixtures, 1000))
+    ended = [r for r in result.records if r.state in ("COMPLETE", "PRUNED")]
+    assert len(read_curves(tmp_path / "run")) == len(ended)
+    study, space = load_study(tmp_path / "run")
+    assert outcome(study, space, tmp_path / "run").recommendation == result.recommendation
+
+
+def test_the_same_call_again_trains_nothing_and_says_the_same(tmp_path):
+    log = tmp_path / "log"
+    options = {"folder": tmp_path / "run", "trials": 8}
+    first = search(SPACE, LawTrainer(log=str(log)), **options)
+    count = len(log.read_text().splitlines())
+    second = search(SPACE, LawTrainer(log=str(log)), **options)
+    assert len(log.read_text().splitlines()) == count
+    assert second.recommendation == first.recommendation
+    assert second.confirmation == first.confirmation
+
+
+def test_more_trials_continue_a_search(tmp_path):
+    log = tmp_path / "log"
+    search(SPACE, LawTrainer(log=str(log)), folder=tmp_path / "run", trials=8, confirm_seeds=0)
+    search(SPACE, LawTrainer(log=str(log)), folder=tmp_path / "run", trials=11, confirm_seeds=0)
+    assert len(log.read_text().splitlines()) == 11
+
+
+def test_an_interrupted_search_continues_without_repeating_finished_work(tmp_path):
+    log, seen = tmp_path / "log", []
+
+    def interrupt(state):
+        seen.append(state)
+        if state.done >= 4:
+            raise KeyboardInterrupt
+
+    options = {"folder": tmp_path / "run", "trials": 8, "confirm_seeds": 0}
+    trainer = LawTrainer(log=str(log), seconds=0.15)
+    with pytest.raises(KeyboardInterrupt):
+        search(SPACE, trainer, **options, monitor=interrupt)
+    study, _ = load_study(tmp_path / "run")
+    assert not study.get_trials(states=[optuna.trial.TrialState.RUNNING])
+    search(SPACE, LawTrainer(log=str(log)), **options)
+    study, _ = load_study(tmp_path / "run")
+    assert not study.get_trials(states=[optuna.trial.TrialState.RUNNING])
+    started = log.read_text().splitlines()
+    finished = [t for t in study.trials if t.state.is_finished() and t.state.name != "FAIL"]
+    assert len(finished) == 8
+    assert len(started) <= 9  # at most the one run that was under way began twice
+
+
+def test_a_killed_driver_loses_only_the_runs_under_way(tmp_path):
+    log = tmp_path / "log"
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_search import SPACE, LawTrainer\n"
+        "from bimix_tune import search\n"
+        "search(SPACE, LawTrainer(log=sys.argv[2], seconds=0.2), folder=sys.argv[3], trials=8,"
+        " confirm_seeds=0)\n"
+    )
+    args = [sys.executable, "-c", script, str(Path(__file__).parent), str(log)]
+    child = subprocess.Popen([*args, str(tmp_path / "run")])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if log.exists() and len(log.read_text().splitlines()) >= 4:
+            break
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    before = log.read_text().splitlines()
+    search(SPACE, LawTrainer(log=str(log)), folder=tmp_path / "run", trials=8, confirm_seeds=0)
+    study, space = load_study(tmp_path / "run")
+    assert {t.state.name for t in study.trials} <= {"COMPLETE", "PRUNED", "FAIL"}
+    assert len(log.read_text().splitlines()) == 8 + 1
+    lost = [t for t in study.trials if t.state.name == "FAIL"]
+    assert [t.user_attrs["cause"] for t in lost] == [
+        "the driver stopped while this run was under way"
+    ]
+    assert len(ledger.records_of(study, space)) == 8
+    repeated = log.read_text().splitlines()[len(before)]
+    assert repeated == before[-1]  # the same mixture and seed
+
+
+def test_two_drivers_cannot_share_a_folder(tmp_path):
+    with ledger.only_driver(tmp_path), pytest.raises(ExecutorError, match="another process"):
+        search(SPACE, LawTrainer(), folder=tmp_path, trials=8)
+
+
+def test_other_settings_are_not_mixed_into_a_search(tmp_path):
+    search(SPACE, LawTrainer(), folder=tmp_path / "run", trials=4, confirm_seeds=0)
+    with pytest.raises(ConfigError, match="begun with another tokens"):
+        search(SPACE, LawTrainer(tokens=2000), folder=tmp_path / "run", trials=6)
+
+
+def test_failed_runs_are_recorded_with_their_cause_and_the_search_goes_on(memory, tmp_path):
+    result = search(
+        SPACE,
+        LawTrainer(diverges_above=0.55),
+        folder=tmp_path / "run",
+        storage=memory,
+        trials=10,
+        confirm_seeds=1,
+    )
+    failed = [r for r in result.records if r.state == "FAIL"]
+    assert failed[0].label == "natural"  # 60 % web
+    assert failed[0].cause == "DivergedError: the loss became NaN after 250 tokens"
+    assert sum(r.state != "FAIL" for r in result.records) >= 8
+
+
+def test_a_search_that_cannot_work_is_called_off_early(memory, tmp_path):
+    with pytest.raises(ExecutorError, match=r"first 3 runs all failed.*NaN"):
+        search(
+            SPACE, LawTrainer(diverges_above=-1), folder=tmp_path / "run", storage=memory, trials=10
+        )
+
+
+def test_a_run_without_final_losses_fails(memory, tmp_path):
+    with pytest.raises(ExecutorError, match="ended after 500 of 1000 tokens"):
+        search(
+            SPACE, LawTrainer(ends_early=True), folder=tmp_path / "run", storage=memory, trials=10
+        )
+
+
+def test_only_the_best_rival_is_confirmed_on_request(memory, tmp_path):
+    result = search(
+        SPACE, LawTrainer(), folder=tmp_path / "run", storage=memory, trials=6, rivals="best"
+    )
+    assert [c.label for c in result.confirmation.comparisons] == ["uniform"]
+
+
+def test_given_baselines_are_the_rivals(memory, tmp_path):
+    mine = Mixture(NAMES, [0.1, 0.2, 0.3, 0.4])
+    result = search(
+        SPACE,
+        LawTrainer(),
+        folder=tmp_path / "run",
+        storage=memory,
+        trials=6,
+        baselines={"mine": mine},
+    )
+    assert list(result.baselines) == ["mine"]
+    assert [c.label for c in result.confirmation.comparisons] == ["mine"]
+
+
+def test_any_optuna_sampler_drives_a_search(memory, tmp_path):
+    result = search(
+        SPACE,
+        LawTrainer(),
+        folder=tmp_path / "run",
+        storage=memory,
+        trials=8,
+        confirm_seeds=0,
+        sampler=optuna.samplers.TPESampler(seed=0),
+        pruner=optuna.pruners.NopPruner(),
+        executor=LocalExecutor(LawTrainer()),
+    )
+    assert {r.state for r in result.records} == {"COMPLETE"}
+    assert all(abs(sum(r.mixture.values()) - 1) < 1e-9 for r in result.records)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trials": 1}, "at least 2 trials"),
+        ({"rivals": "bestt"}, "did you mean 'best'"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        search(SPACE, LawTrainer(), folder=tmp_path, **options)
+
+
+def test_a_target_that_the_trainer_does_not_know_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="'law'"):
+        search(SPACE, LawTrainer(targets=NAMES[:3]), folder=tmp_path)
+
+
+def test_an_empty_folder_holds_no_search(tmp_path):
+    with pytest.raises(ConfigError, match="no search in"):
+        load_study(tmp_path)

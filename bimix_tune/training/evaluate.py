@@ -24,19 +24,25 @@ EVALUATION_SHARE = 0.10
 Logits = Callable[[torch.Tensor], torch.Tensor]
 
 
-def affordable_tokens(wanted: int, tokens: int, targets: int, evaluations: int) -> int:
+def affordable_tokens(wanted: int, tokens: int, targets: int, evaluations: int) -> tuple[int, int]:
     """Validation tokens per target that keep evaluation within `EVALUATION_SHARE` of the time.
 
-    ``E <= EVALUATION_SHARE * T / (FORWARD_COST * targets * evaluations)``.
+    The last evaluation may take half of that time and the n earlier ones the other half, since
+    it is the last one that decides between mixtures:
+    ``E <= EVALUATION_SHARE / 2 * T / (FORWARD_COST * targets * n)``.
 
     Args:
         wanted: The number asked for.
         tokens: Training tokens T of the run.
         targets: Number of targets.
-        evaluations: Number of evaluations in the run.
+        evaluations: Number of evaluations in the run, n + 1.
+
+    Returns:
+        Tokens of each early evaluation and of the last one.
     """
-    limit = EVALUATION_SHARE * tokens / (FORWARD_COST * targets * evaluations)
-    return max(1, min(wanted, int(limit)))
+    limit = EVALUATION_SHARE / 2 * tokens / (FORWARD_COST * targets)
+    early, last = (max(1, min(wanted, int(limit / n))) for n in (max(1, evaluations - 1), 1))
+    return early, last
 
 
 def fixed_windows(tokens: NDArray[np.unsignedinteger], length: int, count: int) -> NDArray[Any]:

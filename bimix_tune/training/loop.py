@@ -108,15 +108,18 @@ class Training:
         )
         self._evaluations = steps.evaluations(recipe.checkpoints)
         self._micro_batch = micro_batch(steps, proxy)
-        self._evaluator = Evaluator(
-            {name: corpus.tokens(name, "valid") for name in recipe.targets},
-            steps.sequence_length,
-            affordable_tokens(
+        self._early, self._last = (
+            Evaluator(
+                {name: corpus.tokens(name, "valid") for name in recipe.targets},
+                steps.sequence_length,
+                tokens,
+                {name: unit_factor(corpus, name, recipe.unit) for name in recipe.targets},
+                proxy.device,
+                self._micro_batch,
+            )
+            for tokens in affordable_tokens(
                 recipe.evaluation_tokens, steps.tokens, len(recipe.targets), len(self._evaluations)
-            ),
-            {name: unit_factor(corpus, name, recipe.unit) for name in recipe.targets},
-            proxy.device,
-            self._micro_batch,
+            )
         )
         self._optimiser = optimiser(proxy, recipe.learning_rate)
         self._began = time.monotonic()
@@ -162,10 +165,10 @@ class Training:
         return total
 
     def _evaluate(self, step: int) -> Checkpoint:
-        losses = self._evaluator.losses(self._proxy.logits)
+        last = step == self._recipe.steps.count
+        losses = (self._last if last else self._early).losses(self._proxy.logits)
         for name, loss in losses.items():
             self._check(loss, step, f"validation loss of {name!r}")
-        last = step == self._recipe.steps.count
         epochs = {f"epochs.{name}": round(n, 4) for name, n in self._reader.epochs().items()}
         return Checkpoint(
             self._recipe.steps.seen(step),

@@ -102,7 +102,7 @@ def test_saved_weights_have_the_losses_reported(kind: str, corpus: Path, tmp_pat
         )
     end = list(trainer.run(MIXTURE, 0))[-1]
     model = AutoModelForCausalLM.from_pretrained(end.notes["weights"])
-    read = int(0.10 * 4000 / (0.31 * 3 * 6)) // 16  # windows that the time allows
+    read = int(0.05 * 4000 / (0.31 * 3)) // 16  # windows that the time allows
     windows = torch.from_numpy(fixed_windows(Corpus.open(corpus).tokens("ab", "valid"), 16, read))
     with torch.no_grad():
         logits = model(input_ids=windows[:, :-1]).logits

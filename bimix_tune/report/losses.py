@@ -64,6 +64,21 @@ def target_losses(result: SearchResult) -> TargetLosses | None:
     return None
 
 
+def confirmation_runs(result: SearchResult) -> list[RunRecord]:
+    """Complete runs of the confirmation, without those of an earlier recommendation.
+
+    A search that is continued in its folder recommends anew; the old runs stay in the study.
+    """
+    own = result.space.array(result.recommendation)
+    runs = [r for r in result.records if r.role == CONFIRMATION and _complete(r)]
+    return [
+        r
+        for r in runs
+        if r.label != RECOMMENDATION
+        or (r.mixture is not None and np.allclose(result.space.array(r.mixture), own, atol=1e-9))
+    ]
+
+
 def _complete(record: RunRecord) -> bool:
     return record.state == COMPLETE and record.curve is not None
 
@@ -73,8 +88,8 @@ def _confirmed(result: SearchResult) -> TargetLosses | None:
         return None
     seeds = result.confirmation.seeds
     runs: dict[str, dict[int, Array]] = defaultdict(dict)
-    for r in result.records:
-        if r.role == CONFIRMATION and _complete(r) and r.seed in seeds and r.curve is not None:
+    for r in confirmation_runs(result):
+        if r.seed in seeds and r.curve is not None:
             losses = table(r.curve, result.space)[-1]
             runs[r.label][r.seed] = np.concatenate([[weighted(losses, result.space)], losses])
     complete = {name: rows for name, rows in runs.items() if len(rows) == len(seeds)}

@@ -300,7 +300,7 @@ def _settings(result: SearchResult) -> str:
         "space": result.space.source or "not described",
         "unit of losses": result.unit,
         "target tokens": f"{theme.count(result.target_tokens)} ({result.target_tokens:,})",
-        "training time": f"{sum(seconds) / 3600:.2f} hours over all runs" if seconds else "–",
+        "training time": f"{theme.duration(sum(seconds))}, all runs together" if seconds else "–",
         "law": result.fit.law if result.fit else "none",
         "written": _today(),
         "versions": tables.versions(),

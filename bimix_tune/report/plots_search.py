@@ -21,7 +21,7 @@ from bimix_tune.loop.result import (
     search_records,
 )
 from bimix_tune.report import theme
-from bimix_tune.report.losses import COMPLETE, table, weighted
+from bimix_tune.report.losses import COMPLETE, confirmation_runs, table, weighted
 from bimix_tune.simplex import Array
 
 ROLES = {
@@ -39,7 +39,7 @@ def progress(result: SearchResult) -> go.Figure:
     """Objective of each run of the search in order, with what the law expected of it."""
     records = search_records(result.records)
     ceiling = _ceiling(records)
-    traces = [_predictions(records), _running_best(records)]
+    traces = [_predictions(records), _running_best(records, ceiling)]
     for role, (name, symbol, colour) in ROLES.items():
         for state, suffix in ((COMPLETE, ""), ("PRUNED", ", stopped")):
             some = [r for r in records if r.role == role and r.state == state]
@@ -59,16 +59,20 @@ def progress(result: SearchResult) -> go.Figure:
 
 
 def _ceiling(records: Sequence[RunRecord]) -> float:
-    """Where the axis ends: far outliers would flatten what the search is about."""
-    values = np.array([r.objective for r in records if r.objective is not None], float)
-    complete = [r.objective for r in records if r.objective is not None and r.state == COMPLETE]
-    values = values[np.isfinite(values)]
+    """Where the axis ends: far outliers would flatten what the search is about.
+
+    All baselines are in sight, and four times the distance from the best run to the median.
+    """
+    known = [(r, r.objective) for r in records if r.objective and math.isfinite(r.objective)]
+    values = np.array([v for _, v in known])
     if not values.size:
         return 1.0
-    base = np.array(complete, float)
-    base = base[np.isfinite(base)] if np.isfinite(base).any() else values
-    reach = 4 * (np.median(base) - base.min()) or 0.05 * abs(base.min())
-    return float(min(values.max(), base.min() + reach))
+    complete = np.array([v for r, v in known if r.state == COMPLETE])
+    base = complete if complete.size else values
+    best = float(base.min())
+    rivals = [v - best for r, v in known if r.role == BASELINE and r.state == COMPLETE]
+    reach = max([4 * (float(np.median(base)) - best), *(1.2 * v for v in rivals)])
+    return min(float(values.max()), best + (reach or 0.05 * abs(best)))
 
 
 def _markers(
@@ -115,7 +119,7 @@ def _describe(record: RunRecord) -> str:
     return "<br>".join(lines)
 
 
-def _running_best(records: Sequence[RunRecord]) -> go.Scatter | None:
+def _running_best(records: Sequence[RunRecord], ceiling: float) -> go.Scatter | None:
     """Lowest objective of the complete runs so far; stopped runs saw fewer tokens."""
     done = [
         (r.number, r.objective)
@@ -126,7 +130,7 @@ def _running_best(records: Sequence[RunRecord]) -> go.Scatter | None:
         return None
     numbers, values = zip(*done, strict=True)
     last = max(r.number for r in records)
-    best = np.minimum.accumulate(np.array(values))
+    best = np.minimum(np.minimum.accumulate(np.array(values)), ceiling)
     return go.Scatter(
         x=[*numbers, last],
         y=[*best.tolist(), float(best[-1])],
@@ -216,7 +220,7 @@ def _groups(result: SearchResult) -> list[_Group]:
     The confirmation's runs stand for a mixture where there are any, else those of the search.
     """
     runs = [r for r in result.records if r.curve is not None]
-    confirmed = {r.label for r in runs if r.role == CONFIRMATION}
+    confirmed = confirmation_runs(result)
     groups = []
     grey = [r.curve for r in runs if r.role not in (BASELINE, CONFIRMATION) and r.curve]
     if grey:
@@ -225,18 +229,20 @@ def _groups(result: SearchResult) -> list[_Group]:
         some = tuple(grey[int(i)] for i in chosen)
         groups.append(_Group(f"runs of the search ({len(some)})", some, line))
     for position, name in enumerate(result.baselines):
-        role = CONFIRMATION if name in confirmed else BASELINE
-        own = tuple(r.curve for r in runs if r.role == role and r.label == name and r.curve)
+        own = _curves_of(confirmed, name)
+        own = own or _curves_of([r for r in runs if r.role == BASELINE], name)
         if own:
             line = {"color": theme.baseline_colour(position), "width": 1.8}
             line["dash"] = ("solid", "dash", "dot")[position // 3 % 3]
             groups.append(_Group(theme.label(name), own, line))
-    own = tuple(
-        r.curve for r in runs if r.role == CONFIRMATION and r.label == RECOMMENDATION and r.curve
-    )
+    own = _curves_of(confirmed, RECOMMENDATION)
     if own:
         groups.append(_Group("recommendation", own, {"color": theme.ACCENT, "width": 3}))
     return groups
+
+
+def _curves_of(runs: Iterable[RunRecord], name: str) -> tuple[LossCurve, ...]:
+    return tuple(r.curve for r in runs if r.label == name and r.curve is not None)
 
 
 def _lines(group: _Group, result: SearchResult, column: int) -> go.Scatter:

@@ -209,14 +209,14 @@ def failures(records: Sequence[RunRecord]) -> Markup:
 
 def runs(records: Sequence[RunRecord]) -> Markup:
     """Every run in a line."""
-    head = ["run", "role", "label", "state", "tokens", "loss", "expected", "seed", "minutes"]
+    head = ["run", "role", "label", "state", "tokens", "loss", "expected", "seed", "time"]
     rows = []
     for r in records:
         seen = theme.count(float(r.curve.tokens[-1])) if r.curve is not None else "–"
         expected = theme.loss(r.predicted[0] if r.predicted else None)
-        minutes = f"{r.seconds / 60:.1f}" if math.isfinite(r.seconds) else "–"
+        time = theme.duration(r.seconds) if math.isfinite(r.seconds) else "–"
         row = [str(r.number), r.role, r.label, r.state.lower(), seen, theme.loss(r.objective)]
-        rows.append([*row, expected, str(r.seed), minutes])
+        rows.append([*row, expected, str(r.seed), time])
     return table(head, rows, 4)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from bimix_tune.curves import LossCurve
 from bimix_tune.loop.result import CONFIRMATION, SearchResult, search_records
-from bimix_tune.report.losses import table, target_losses, weighted
+from bimix_tune.report.losses import confirmation_runs, table, target_losses, weighted
 from bimix_tune.space import SearchSpace, Target
 
 
@@ -31,6 +31,16 @@ def test_confirmed_losses_average_the_seeds(result: SearchResult) -> None:
     gain = weighted(found.others["CE"] - found.recommendation, result.space)
     means = {c.label: c.mean for c in result.confirmation.comparisons}
     np.testing.assert_allclose(gain, means["CE"])
+
+
+def test_runs_of_an_earlier_recommendation_are_left_out(result: SearchResult) -> None:
+    other = next(r for r in result.records if r.role == CONFIRMATION and r.label == "CE")
+    stale = dataclasses.replace(other, number=999, label="recommendation")
+    some = dataclasses.replace(result, records=(*result.records, stale))
+    assert 999 not in [r.number for r in confirmation_runs(some)]
+    before, after = target_losses(result), target_losses(some)
+    assert before is not None and after is not None
+    np.testing.assert_array_equal(before.recommendation, after.recommendation)
 
 
 def test_beyond_noise_agrees_with_the_confirmation(result: SearchResult) -> None:

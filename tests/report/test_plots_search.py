@@ -47,6 +47,19 @@ def test_an_outlier_does_not_flatten_the_axis(result: SearchResult) -> None:
     assert "triangle-up" in drawn.marker.symbol and "1000.0000" in "".join(drawn.text)
 
 
+def test_all_baselines_are_in_sight_although_most_runs_are_near_the_best(
+    result: SearchResult,
+) -> None:
+    values = {"natural": 3.5, "uniform": 3.3}
+    records = tuple(
+        dataclasses.replace(r, objective=values.get(r.label, 3.0 + 1e-3 * r.number))
+        for r in search_records(result.records)
+    )
+    figure = plots_search.progress(dataclasses.replace(result, records=records))
+    shown = next(t for t in figure.data if t.name == "baseline")
+    assert max(shown.y) == 3.5 and set(shown.marker.symbol) == {"square"}
+
+
 def test_progress_of_runs_without_losses(result: SearchResult) -> None:
     dead = RunRecord(0, "proposal", "", "FAIL", None, None, None, None, 0, math.nan, "x")
     odd = dataclasses.replace(dead, number=1, state="COMPLETE", objective=math.nan)

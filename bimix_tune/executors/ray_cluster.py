@@ -64,8 +64,9 @@ def connect(address: str | None) -> bool:
             ray.init(address=address, **options)
     except Exception as error:
         what = "start on this machine" if own else f"connect to the cluster {address!r}"
+        mend = "mend that" if own else "check Ray's version, and RAY_AUTH_MODE=token with the token"
         raise ExecutorError(
-            f"Ray cannot {what} ({one_line(error)}); mend that, or use `executor: local`"
+            f"Ray cannot {what} ({one_line(error)}); {mend}, or use `executor: local`"
         ) from error
     _hush()
     return own

@@ -56,6 +56,7 @@ def ends(trainer):
 
 def test_jobs_yield_progress_and_one_end_in_order(start, odd_trainer, mixture):
     executor = start(odd_trainer())
+    assert executor.slots == 1
     for number in range(3):
         executor.submit(Job(number, mixture, seed=10 + number))
     events = until_done(executor, 3)
@@ -66,10 +67,6 @@ def test_jobs_yield_progress_and_one_end_in_order(start, odd_trainer, mixture):
         assert points[0].losses == {"web": 2.25, "code": 13.0 + number}
         mine = [e for e in events if e.job_id == number]
         assert mine[-1] == Finished(number, stopped=False)
-
-
-def test_one_slot(start, odd_trainer):
-    assert start(odd_trainer()).slots == 1
 
 
 def test_own_errors_of_a_trainer_are_final_and_leave_the_executor_usable(

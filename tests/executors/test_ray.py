@@ -62,12 +62,6 @@ class TestFaults:
         assert last.cause.startswith("ActorDiedError: ")
         assert last.cause.endswith("(tried 2 times)")
 
-    def test_no_retries(self, odd_trainer, mixture):
-        trainer = odd_trainer("crash")
-        *_, last = run(trainer, mixture, retries=0)
-        assert "tried" not in last.cause
-        assert Path(trainer.log).read_text().split() == ["start"]
-
     def test_a_killed_worker_is_replaced(self, odd_trainer, mixture):
         killed = []
 
@@ -83,8 +77,10 @@ class TestFaults:
         assert events[-2].checkpoint.notes["pid"] != killed[0]
 
     def test_a_silent_training_is_given_up(self, odd_trainer, mixture):
-        *_, last = run(odd_trainer("hang"), mixture, heartbeat=1.0, retries=0)
+        trainer = odd_trainer("hang")
+        *_, last = run(trainer, mixture, heartbeat=1.0, retries=0)
         assert last == Failed(JOB, "no sign of life for 1 s")
+        assert Path(trainer.log).read_text().split() == ["start"]
 
     def test_stopping_a_silent_training_counts_as_stopped(self, odd_trainer, mixture):
         def stop(executor, event):

@@ -46,7 +46,7 @@ def progress(result: SearchResult) -> go.Figure:
             some = [r for r in some if r.objective is not None and math.isfinite(r.objective)]
             if some:
                 style = (name + suffix, symbol, colour)
-                traces.append(_markers(some, ceiling, *style, filled=state == COMPLETE))
+                traces += _markers(some, ceiling, *style, filled=state == COMPLETE)
     failed = [r for r in records if r.state == "FAIL"]
     if failed:
         traces.append(_failed(failed, ceiling))
@@ -83,22 +83,28 @@ def _markers(
     colour: str,
     *,
     filled: bool,
-) -> go.Scatter:
-    beyond = [(r.objective or 0.0) > ceiling for r in records]
-    return go.Scatter(
-        x=[r.number for r in records],
-        y=[min(r.objective or 0.0, ceiling) for r in records],
-        mode="markers",
-        name=name,
-        marker={
-            "symbol": ["triangle-up" if over else symbol for over in beyond],
-            "size": 9,
-            "color": colour if filled else "white",
-            "line": {"color": colour, "width": 1.8},
-        },
-        text=[_describe(r) for r in records],
-        hovertemplate="%{text}<extra></extra>",
-    )
+) -> list[go.Scatter]:
+    """Runs of one kind: those in sight, and triangles at the ceiling for those beyond."""
+    looks = {"color": colour if filled else "white", "line": {"color": colour, "width": 1.8}}
+    inside = [r for r in records if (r.objective or 0.0) <= ceiling]
+    beyond = [r for r in records if (r.objective or 0.0) > ceiling]
+    traces = []
+    for some, sign, shown in ((inside, symbol, True), (beyond, "triangle-up", False)):
+        traces.append(
+            go.Scatter(
+                # Without a point plotly would leave the name out of the legend.
+                x=[float(r.number) for r in some] or [math.nan],
+                y=[min(r.objective or 0.0, ceiling) for r in some] or [math.nan],
+                mode="markers",
+                name=name,
+                legendgroup=name,
+                showlegend=shown,
+                marker={"symbol": sign, "size": 9, **looks},
+                text=[_describe(r) for r in some],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    return traces
 
 
 def _describe(record: RunRecord) -> str:

@@ -1,16 +1,16 @@
-"""The page's tables and lists as HTML. Every string of the user's is escaped here."""
+"""The page's tables and lists, in the order in which the page shows them."""
 
 from __future__ import annotations
 
-import html
 import math
 import platform
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from bimix_tune.loop.result import RECOMMENDATION, Confirmation, RunRecord, SearchResult
 from bimix_tune.report import theme
+from bimix_tune.report.markup import Markup, bullets, escape, table
 from bimix_tune.report.verdict import BETTER, EQUAL, SINGLE, WORSE, decimals, interval, judge
 from bimix_tune.space import SearchSpace
 
@@ -21,49 +21,6 @@ JUDGEMENTS = {
     WORSE: "recommendation is worse",
     SINGLE: "no interval with one seed",
 }
-
-
-class Markup(str):
-    """HTML that is safe as it is."""
-
-    __slots__ = ()
-
-
-def escape(text: str) -> Markup:
-    """Text as HTML."""
-    return text if isinstance(text, Markup) else Markup(html.escape(text))
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> Markup:
-    """A table; all but the first ``text_columns`` columns are numbers, set to the right."""
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        kinds = ["" if i < text_columns else ' class="n"' for i in range(len(cells))]
-        marked = (f"<{tag}{k}>{escape(c)}</{tag}>" for k, c in zip(kinds, cells, strict=True))
-        return f"<tr>{''.join(marked)}</tr>"
-
-    body = "\n".join(line("td", row) for row in rows)
-    return Markup(
-        f'<div class="scroll"><table><thead>{line("th", head)}</thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def definitions(items: Mapping[str, str]) -> Markup:
-    """Names with values."""
-    pairs = (f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in items.items())
-    return Markup(f"<dl>{''.join(pairs)}</dl>")
-
-
-def bullets(items: Iterable[str]) -> Markup:
-    """A list, or nothing."""
-    lines = "".join(f"<li>{escape(item)}</li>" for item in items)
-    return Markup(f"<ul>{lines}</ul>" if lines else "")
-
-
-def fold(summary: str, content: str) -> Markup:
-    """A part that opens on request."""
-    return Markup(f"<details><summary>{escape(summary)}</summary>{escape(content)}</details>")
 
 
 def recommendation(result: SearchResult) -> Markup:

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -8,22 +9,24 @@ from bimix_tune.report import plots_search
 from bimix_tune.report.losses import weighted
 
 
-def traces(figure: object) -> dict[str, object]:
-    return {t.name: t for t in figure.data}  # type: ignore[attr-defined]
+def traces(figure: Any) -> dict[str, Any]:
+    """Traces in the legend by name."""
+    return {t.name: t for t in figure.data if t.showlegend is not False}
 
 
 def test_progress_shows_every_run_of_the_search_once(result: SearchResult) -> None:
-    found = traces(plots_search.progress(result))
-    marks = [t for name, t in found.items() if name.startswith(("base", "start", "prop", "fail"))]
-    drawn = sorted(x for t in marks for x in t.x)  # type: ignore[attr-defined]
+    figure = plots_search.progress(result)
+    found = traces(figure)
+    marks = [t for t in figure.data if t.name.startswith(("base", "start", "prop", "fail"))]
+    drawn = sorted(x for t in marks for x in t.x if not math.isnan(x))
     assert drawn == [r.number for r in search_records(result.records)]
-    assert found["proposal, stopped"].marker.color == "white"  # type: ignore[attr-defined]
-    assert "DivergedError" in found["failed (no result)"].text[0]  # type: ignore[attr-defined]
+    assert found["proposal, stopped"].marker.color == "white"
+    assert "DivergedError" in found["failed (no result)"].text[0]
 
 
 def test_best_line_never_rises_and_counts_complete_runs_only(result: SearchResult) -> None:
     best = traces(plots_search.progress(result))["best so far"]
-    values = np.array(best.y)  # type: ignore[attr-defined]
+    values = np.array(best.y)
     assert (np.diff(values) <= 0).all()
     records = search_records(result.records)
     assert values[-1] == min(r.objective for r in records if r.state == "COMPLETE" and r.objective)
@@ -32,8 +35,8 @@ def test_best_line_never_rises_and_counts_complete_runs_only(result: SearchResul
 def test_expectations_carry_their_deviation(result: SearchResult) -> None:
     shown = traces(plots_search.progress(result))["expected by the law (± 1 sd)"]
     known = [r for r in search_records(result.records) if r.predicted]
-    assert list(shown.y) == [r.predicted[0] for r in known if r.predicted]  # type: ignore[attr-defined]
-    assert set(shown.error_y.array) == {0.012}  # type: ignore[attr-defined]
+    assert list(shown.y) == [r.predicted[0] for r in known if r.predicted]
+    assert set(shown.error_y.array) == {0.012}
 
 
 def test_an_outlier_does_not_flatten_the_axis(result: SearchResult) -> None:
@@ -41,10 +44,11 @@ def test_an_outlier_does_not_flatten_the_axis(result: SearchResult) -> None:
     wild = dataclasses.replace(first, objective=1e3)
     records = tuple(wild if r is first else r for r in result.records)
     figure = plots_search.progress(dataclasses.replace(result, records=records))
-    tops = [max(t.y) for t in figure.data if t.mode == "markers"]
+    tops = [np.nanmax(t.y) for t in figure.data if t.mode == "markers" and t.text]
     assert max(tops) < 10
-    drawn = next(t for t in figure.data if t.name == "startup")
-    assert "triangle-up" in drawn.marker.symbol and "1000.0000" in "".join(drawn.text)
+    inside, beyond = (t for t in figure.data if t.name == "startup")
+    assert inside.marker.symbol == "diamond" and beyond.marker.symbol == "triangle-up"
+    assert list(beyond.x) == [first.number] and "1000.0000" in beyond.text[0]
 
 
 def test_all_baselines_are_in_sight_although_most_runs_are_near_the_best(
@@ -56,8 +60,8 @@ def test_all_baselines_are_in_sight_although_most_runs_are_near_the_best(
         for r in search_records(result.records)
     )
     figure = plots_search.progress(dataclasses.replace(result, records=records))
-    shown = next(t for t in figure.data if t.name == "baseline")
-    assert max(shown.y) == 3.5 and set(shown.marker.symbol) == {"square"}
+    shown = traces(figure)["baseline"]
+    assert max(shown.y) == 3.5 and shown.marker.symbol == "square"
 
 
 def test_progress_of_runs_without_losses(result: SearchResult) -> None:

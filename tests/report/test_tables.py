@@ -2,12 +2,12 @@ import dataclasses
 
 from bimix_tune.loop.result import SearchResult
 from bimix_tune.report import tables, theme
-from bimix_tune.report.tables import Markup
+from bimix_tune.report.markup import Markup, table
 from bimix_tune.space import Domain, SearchSpace
 
 
 def test_cells_are_escaped_unless_they_are_markup() -> None:
-    text = tables.table(["<h>", "n"], [["a&b", Markup("<i>ok</i>")]])
+    text = table(["<h>", "n"], [["a&b", Markup("<i>ok</i>")]])
     assert "&lt;h&gt;" in text and "a&amp;b" in text
     assert '<td class="n"><i>ok</i></td>' in text
 

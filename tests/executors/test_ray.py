@@ -254,6 +254,7 @@ def test_interrupting_the_driver_leaves_no_process_behind(tmp_path):
     script = tmp_path / "driver.py"
     script.write_text(SCRIPT)
     env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    env["PYTHONPATH"] = os.pathsep.join(sys.path)  # what this test can import
     pipe = subprocess.PIPE
     driver = subprocess.Popen(
         [sys.executable, str(script)], stdout=pipe, stderr=pipe, text=True, env=env

@@ -13,8 +13,10 @@ from bimix_tune.errors import FitError, MixtureError
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
-EARLIER_WEIGHT = 0.2
-"""Total weight of the checkpoints of a run before its last one, which weighs one."""
+EARLIER_WEIGHT = 0.5
+"""Total weight of the checkpoints of a run before its last one, which weighs one. Errors of
+held-out final losses are flat from 0.05 to 0.5 and grow beyond 1 (runs of 70M and 305M with 14
+checkpoints, fits to 6 and 12 runs); with four runs 0.5 beat 0.1 to 0.3 (1.2 % against 1.5 %)."""
 
 
 @dataclass(frozen=True, eq=False)

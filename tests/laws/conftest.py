@@ -1,0 +1,100 @@
+"""Runs made by a known law, with the noise that runs have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bimix_tune.curves import LossCurve
+from bimix_tune.simplex import Array
+from bimix_tune.space import Mixture, SearchSpace, Target
+
+END = 1e6
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A product law: ``(eps + A r)^-alpha (B t^-beta + C) exp(-delta d)``, t = tokens / END."""
+
+    space: SearchSpace
+    alpha: Array
+    beta: Array
+    b: Array
+    c: Array
+    eps: Array
+    delta: Array
+    carriers: Array
+
+    def losses(self, r: Array, tokens: float, decayed: bool) -> Array:
+        """(M, K) -> (M, V)."""
+        level = self.b * (tokens / END) ** -self.beta + self.c
+        loss = (self.eps + r @ self.carriers.T) ** -self.alpha * level
+        return np.asarray(loss * np.exp(-self.delta * decayed))
+
+
+def truth(rng: np.random.Generator, k: int = 4, transfer: bool = False, ownless: int = 0) -> Truth:
+    """A plausible law of k domains, each with a target, and ``ownless`` further targets."""
+    v = k + ownless
+    carriers = np.eye(v, k)
+    if transfer:
+        carriers += rng.uniform(0.05, 0.5, (v, k)) * (rng.random((v, k)) < 0.5)
+        carriers = np.minimum(carriers, 1.0)
+    carriers[k:] = rng.uniform(0.1, 1.0, (ownless, k)) if transfer else 1.0
+    targets = [Target(f"d{i}", 1.0 + i, f"d{i}") for i in range(k)]
+    targets += [Target(f"other{i}", 1.0) for i in range(ownless)]
+    return Truth(
+        SearchSpace([f"d{i}" for i in range(k)], targets),
+        np.exp(rng.normal(np.log(0.12), 0.4, v)),
+        np.exp(rng.normal(np.log(0.4), 0.2, v)),
+        rng.uniform(0.5, 1.5, v),
+        rng.uniform(1.0, 2.0, v),
+        np.exp(rng.normal(np.log(0.02), 0.3, v)),
+        rng.uniform(0.03, 0.08, v),
+        carriers,
+    )
+
+
+def runs(
+    law: Truth,
+    rng: np.random.Generator,
+    count: int,
+    noise: float = 0.0,
+    checkpoints: int = 6,
+    decayed: bool = True,
+    correlation: float = 0.5,
+) -> list[LossCurve]:
+    """Curves of random mixtures; the noise of a run is shared by its checkpoints and correlated
+    between targets."""
+    v, k = law.carriers.shape
+    cov = noise**2 * (correlation + (1 - correlation) * np.eye(v))
+    tokens = np.geomspace(END / 20, END, checkpoints) if checkpoints > 1 else np.array([END])
+    curves = []
+    for number in range(count):
+        r = rng.dirichlet(np.ones(k))
+        if number % 3 == 0:
+            r[rng.integers(k)] = 0.0
+            r /= r.sum()
+        flags = np.zeros(checkpoints, bool)
+        flags[-1] = decayed
+        error = np.exp(rng.multivariate_normal(np.zeros(v), cov))
+        losses = [law.losses(r, s, bool(d)) * error for s, d in zip(tokens, flags, strict=True)]
+        curves.append(
+            LossCurve(
+                Mixture(law.space.names, r),
+                tokens,
+                np.array(losses),
+                law.space.target_names,
+                flags,
+                run=f"r{number}",
+            )
+        )
+    return curves
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> SimpleNamespace:
+    """``truth(rng, ...)``, ``runs(truth, rng, ...)`` and the token count ``END``."""
+    return SimpleNamespace(truth=truth, runs=runs, END=END)

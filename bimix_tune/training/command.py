@@ -136,7 +136,9 @@ class CommandTrainer:
                 f"{sorted(self.targets)}"
             )
         for name, loss in losses.items():
-            if not math.isfinite(float(loss)):
+            if not isinstance(loss, int | float):
+                raise TrainingError(f"the loss of {name!r} must be a number, but got {loss!r}")
+            if not math.isfinite(loss):
                 raise DivergedError(
                     f"loss of {name!r} became {loss} after {report['tokens']} tokens on {mixture!r}"
                 )
@@ -149,8 +151,9 @@ def _report(line: str) -> dict[str, Any] | None:
         value = json.loads(line)
     except ValueError:
         value = None
-    if isinstance(value, dict) and isinstance(value.get("tokens"), int | float):
-        return value
+    tokens = value.get("tokens") if isinstance(value, dict) else None
+    if isinstance(tokens, int | float) and math.isfinite(tokens):
+        return dict(value)
     if line.strip():
         _logger.debug("program: %s", line.rstrip())
     return None

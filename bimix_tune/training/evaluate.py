@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from bimix_tune.training.cross_entropy import summed_cross_entropy
 
-FORWARD_COST = 0.31
-"""Time of evaluating a token over that of training on one (measured on a CPU, bfloat16)."""
+FORWARD_COST = 0.36
+"""Time of evaluating a token over that of training on one (measured on a CPU core: 0.31 at 1.3M
+parameters, 0.35 to 0.37 at 0.4M)."""
 EVALUATION_SHARE = 0.10
 """Greatest share of a run's time that evaluations may take."""
 

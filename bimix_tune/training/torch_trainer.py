@@ -80,6 +80,10 @@ class TorchTrainer(ABC):
                     f"target {target!r} is no domain of {self.corpus}" + did_you_mean(target, names)
                 )
         object.__setattr__(self, "targets", tuple(self.targets) or names)
+        # A worker may start in another folder.
+        object.__setattr__(self, "corpus", Path(self.corpus).absolute())
+        if self.save_to is not None:
+            object.__setattr__(self, "save_to", Path(self.save_to).absolute())
 
     def _check_numbers(self) -> None:
         for field in dataclasses.fields(TorchTrainer):

@@ -52,6 +52,8 @@ def test_placeholders_and_reports(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         ("os.abort()", TrainingError, "killed by signal 6"),
         ("pass", TrainingError, "last report is at 0 of 100"),
         ('print(\'{"tokens": 9, "losses": {"a": 1}}\')', TrainingError, r"losses of \['a'\]"),
+        ('print(\'{"tokens": 9, "losses": {"a": "x", "b": 1}}\')', TrainingError, "a number"),
+        ("print('{\"tokens\": NaN}')", TrainingError, "last report is at 0"),
         ("print('{\"tokens\": 900}')", TrainingError, "at 900 tokens after 0 of 100"),
         ('print(\'{"tokens": 0, "losses": {"a": 1, "b": 1}}\')', TrainingError, "at 0 tokens"),
         ('print(\'{"tokens": 9, "losses": {"a": NaN, "b": 1}}\')', DivergedError, "'a' became"),

@@ -1,7 +1,9 @@
 """Trainings with PyTorch: learning, guards, saved weights, options, devices."""
 
+import gc
 import importlib.util
 import math
+import weakref
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,7 @@ def final(trainer, mixture: Mixture = MIXTURE, seed: int = 0) -> dict[str, float
 
 
 def test_it_learns_what_it_reads(corpus: Path) -> None:
-    trainer = llama(corpus, tokens=12_000, unit="nats/token")
+    trainer = llama(corpus, tokens=6000, unit="nats/token")
     first = final(trainer, Mixture(DOMAINS, [0.9, 0.05, 0.05]))
     second = final(trainer, Mixture(DOMAINS, [0.05, 0.9, 0.05]))
     assert first["ab"] < second["ab"] - 0.1
@@ -91,7 +93,7 @@ def test_saved_weights_have_the_losses_reported(kind: str, corpus: Path, tmp_pat
     from transformers import AutoModelForCausalLM
 
     from bimix_tune.corpus import Corpus
-    from bimix_tune.training.evaluate import fixed_windows
+    from bimix_tune.training.evaluate import affordable_tokens, fixed_windows
 
     options = {"save_to": tmp_path / "out", "unit": "nats/token", "evaluation_tokens": 10**6}
     if kind == "llama":
@@ -102,7 +104,7 @@ def test_saved_weights_have_the_losses_reported(kind: str, corpus: Path, tmp_pat
         )
     end = list(trainer.run(MIXTURE, 0))[-1]
     model = AutoModelForCausalLM.from_pretrained(end.notes["weights"])
-    read = int(0.05 * 4000 / (0.31 * 3)) // 16  # windows that the time allows
+    read = affordable_tokens(10**6, 4000, 3, 6)[1] // 16
     windows = torch.from_numpy(fixed_windows(Corpus.open(corpus).tokens("ab", "valid"), 16, read))
     with torch.no_grad():
         logits = model(input_ids=windows[:, :-1]).logits
@@ -140,6 +142,33 @@ def test_transformers_and_lean_llama_train_alike(
 
     monkeypatch.setattr(TransformersTrainer, "build", same_weights)
     assert final(theirs, seed=4) == pytest.approx(final(ours, seed=4), rel=1e-4)
+
+
+def test_closing_frees_the_model(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, models = LlamaTrainer.build, []
+
+    def watched(self, *arguments: object) -> Proxy:
+        proxy = build(self, *arguments)
+        models.append(weakref.ref(proxy.module))
+        return proxy
+
+    monkeypatch.setattr(LlamaTrainer, "build", watched)
+    run = llama(corpus).run(MIXTURE, 0)
+    next(run)
+    assert models[0]() is not None
+    run.close()
+    gc.collect()
+    assert models[0]() is None
+
+
+def test_paths_hold_in_another_folder(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(corpus.parent)
+    trainer = llama(Path(corpus.name), save_to="out")
+    monkeypatch.chdir(tmp_path)
+    assert final(trainer) == final(llama(corpus))
+    assert trainer.save_to == corpus.parent / "out"
 
 
 def test_divergence_is_named(corpus: Path) -> None:

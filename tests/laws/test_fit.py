@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bimix_tune.curves import LossCurve
 from bimix_tune.errors import FitError
-from bimix_tune.laws import LAWS, LawFit, fit, optimise
+from bimix_tune.laws import LAWS, LawFit, fit, least_squares, optimise
 from bimix_tune.space import Mixture, SearchSpace, Target
 
 
@@ -246,3 +248,39 @@ def test_optimise_refuses_other_domains(known, curves):
     found = fit(curves[:3], known.space)
     with pytest.raises(FitError, match=r"domains \['a', 'b'\], but the law was fitted to \['d0'"):
         optimise(found, SearchSpace(["a", "b"]), 1e6)
+
+
+def test_warns_when_not_converged(known, curves, monkeypatch):
+    solve = least_squares.solve
+
+    def hasty(*args, **kwargs):
+        return solve(*args[:7], 0, **{k: v for k, v in kwargs.items() if k != "iterations"})
+
+    monkeypatch.setattr(least_squares, "solve", hasty)
+    assert "the least-squares fit did not converge" in fit(curves, known.space, "bimix").warnings
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000))
+def test_any_curves_give_finite_answers(seed):
+    """Wild losses, gaps, mixtures near corners, targets without domain, far token counts."""
+    rng = np.random.default_rng(seed)
+    k, v, count = rng.integers(2, 7), rng.integers(1, 5), rng.integers(2, 10)
+    names = [f"d{i}" for i in range(k)]
+    own = [None if rng.random() < 0.3 else names[rng.integers(k)] for _ in range(v)]
+    space = SearchSpace(names, [Target(f"t{i}", domain=d) for i, d in enumerate(own)])
+    curves = []
+    for _ in range(count):
+        losses = np.exp(rng.normal(rng.uniform(-2, 2), 0.3, (rng.integers(1, 6), v)))
+        losses[1:][rng.random(losses[1:].shape) < 0.2] = np.nan
+        tokens = np.sort(rng.uniform(1, 1e12, len(losses)))
+        r = rng.dirichlet(np.full(k, rng.choice([0.1, 1.0, 100.0])))
+        decayed = np.arange(len(losses)) == rng.integers(10)
+        curves.append(LossCurve(Mixture(names, r), tokens, losses, space.target_names, decayed))
+    found = fit(curves, space)
+    tokens = 10 ** rng.uniform(3, 13)
+    for values in found.objective(rng.dirichlet(np.ones(k), 20), tokens):
+        assert np.isfinite(values).all()
+    best = optimise(found.draw(rng), space, tokens)
+    assert abs(sum(best.values()) - 1) < 1e-9
+    json.dumps(found.to_dict(), allow_nan=False)

@@ -13,11 +13,19 @@ from typing import Annotated, Any
 import optuna
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from bimix_tune import __version__
 from bimix_tune.cli import tables
 from bimix_tune.cli.display import Display
-from bimix_tune.config import CorpusSection, load_config, make_executor, open_corpus, prepare
+from bimix_tune.config import (
+    CorpusSection,
+    RunConfig,
+    load_config,
+    make_executor,
+    open_corpus,
+    prepare,
+)
 from bimix_tune.curves import read_curves, write_atomic
 from bimix_tune.entropy import KINDS, domain_entropies
 from bimix_tune.errors import BimixError, ConfigError
@@ -35,6 +43,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
 
 RunFile = Annotated[Path, typer.Argument(help="A run file (YAML), such as examples/starter.yaml.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a search, such as runs/starter.")]
@@ -71,6 +80,17 @@ def search_command(
     changes |= {"folder": str(folder) if folder else None, "executor.slots": slots}
     changes["executor.address"] = address
     config = load_config(file, {k: v for k, v in changes.items() if v is not None})
+    try:
+        result = _search(config, file)
+    except KeyboardInterrupt:
+        errors.print("stopped; what was finished is kept: the same command continues")
+        raise typer.Exit(130) from None
+    show(result)
+    console.print(f"report: {_write_report(result)}", soft_wrap=True)
+
+
+def _search(config: RunConfig, file: Path) -> SearchResult:
+    """Prepare, then search with a live display."""
     console.print(f"[bold]bimix-tune {__version__}[/bold]  {file}")
     plan = prepare(config, file, say)
     if plan.corpus is not None:
@@ -81,7 +101,7 @@ def search_command(
     with make_executor(config, plan.trainer) as executor:
         say(f"{executor.slots} proxies at once, {plan.trainer.tokens:,} tokens each")
         with Display(console, plan.trainer.unit) as display:
-            result = search(
+            return search(
                 plan.space,
                 plan.trainer,
                 folder=plan.folder,
@@ -96,8 +116,6 @@ def search_command(
                 seed=settings.seed,
                 monitor=display,
             )
-    show(result)
-    console.print(f"report: {_write_report(result)}", soft_wrap=True)
 
 
 @app.command()
@@ -258,18 +276,8 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     signal.signal(signal.SIGTERM, _terminated)
-    errors = Console(stderr=True, highlight=False)
     try:
-        app(standalone_mode=True)
+        app()
     except BimixError as error:
-        errors.print(f"[bold red]error:[/bold red] {_escaped(str(error))}", soft_wrap=True)
+        errors.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("stopped; what was finished is kept: the same command continues")
-        sys.exit(130)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

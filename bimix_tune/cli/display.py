@@ -42,7 +42,7 @@ class Display:
         self._unit = unit
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._shown: set[int] | None = None
-        self._first: set[int] = set()
+        self._told_first = False
         self._began = time.monotonic()
 
     def __enter__(self) -> Display:
@@ -65,8 +65,8 @@ class Display:
             self._resumed(state)
         assert self._shown is not None
         for run in state.running:
-            if run.objective is not None and not self._first:
-                self._first.add(run.trial.number)
+            if run.objective is not None and not self._told_first:
+                self._told_first = True
                 seconds = time.monotonic() - self._began
                 self._console.print(
                     f"first result after {seconds:.0f} s: run {run.trial.number} is at "
@@ -82,11 +82,10 @@ class Display:
 
     def _resumed(self, state: SearchState) -> None:
         """Do not list again what an earlier session finished."""
-        running = {run.trial.number for run in state.running}
-        done = [r for r in state.records if r.state in ENDED and r.number < min(running, default=0)]
-        self._shown = {r.number for r in done}
+        done = {r.number for r in state.records if r.state in ENDED}
+        self._shown = done
         if done:
-            self._first.add(-1)
+            self._told_first = True
             self._console.print(f"continuing: {len(done)} runs are already done", highlight=False)
 
     def _line(self, record: RunRecord) -> Text:

@@ -231,10 +231,11 @@ class _Loop:
     def explore(self, trials: int, baselines: dict[str, Mixture]) -> None:
         """The search proper: baselines first, then what the sampler proposes."""
         self.total = trials
+        self.changed(certainly=True)
         for label, mixture in list(baselines.items())[:trials]:
             ledger.enqueue(self.study, mixture, BASELINE, label, self.seed)
         self.driver.run(lambda: ledger.used_trials(self.study) < trials, self.seed)
-        self.changed(last=True)
+        self.changed(certainly=True)
 
     def confirm(
         self, recommendation: Mixture, baselines: dict[str, Mixture], seeds: int, rivals: str
@@ -250,7 +251,7 @@ class _Loop:
             for label, mixture in chosen.items():
                 ledger.enqueue(self.study, mixture, CONFIRMATION, label, self.seed + offset)
         self.driver.run(lambda: bool(ledger.waiting(self.study)), self.seed)
-        self.changed(last=True)
+        self.changed(certainly=True)
 
     def note_role(self, trial: Trial, mixture: Mixture) -> None:
         """Note a trial's role, and what the law predicts for it before it has run."""
@@ -261,10 +262,10 @@ class _Loop:
             mean, sd = law.objective([mixture], self.trainer.tokens)
             trial.set_user_attr(ledger.PREDICTED, [float(mean[0]), float(sd[0])])
 
-    def changed(self, last: bool = False) -> None:
-        """Tell the monitor, at most about twice a second, and at the end of a phase."""
+    def changed(self, certainly: bool = False) -> None:
+        """Tell the monitor, at most about twice a second, and when a phase begins or ends."""
         now = time.monotonic()
-        if self.monitor is not None and (last or now - self.told > MONITOR_SECONDS):
+        if self.monitor is not None and (certainly or now - self.told > MONITOR_SECONDS):
             self.monitor(self.state())
             self.told = now
 

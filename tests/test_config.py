@@ -1,0 +1,185 @@
+import dataclasses
+
+import pytest
+
+from bimix_tune import load_space
+from bimix_tune.config import load_config, make_executor, open_corpus, prepare
+from bimix_tune.errors import BimixError, ConfigError, CorpusError, SpaceError
+from bimix_tune.executors.local import LocalExecutor
+from bimix_tune.training import load_trainer
+
+WORDS = {
+    "fruit": "apple pear plum cherry quince medlar",
+    "tools": "hammer saw plane chisel rasp awl",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run file beside a small corpus of two domains."""
+    for name, words in WORDS.items():
+        (tmp_path / name).mkdir()
+        for i in range(60):
+            text = " ".join(words.split()[(i * j + j) % 6] + str(i) for j in range(120))
+            (tmp_path / name / f"{i}.txt").write_text(text)
+    return tmp_path
+
+
+def write(folder, text):
+    path = folder / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+RUN = """
+corpus:
+  domains: {{fruit: fruit, tools: tools}}
+  tokenizer: 300
+  cache: {cache}
+trainer: {{type: llama, size: 0.1M, tokens: 20k, evaluation_tokens: 512}}
+executor: {{type: local}}
+"""
+
+
+def test_a_run_file_becomes_objects(folder):
+    path = write(folder, RUN.format(cache=folder / "cache"))
+    said = []
+    plan = prepare(load_config(path), path, said.append)
+    assert plan.space.names == ("fruit", "tools")
+    assert plan.trainer.tokens == 20_000
+    assert plan.trainer.targets == ("fruit", "tools")
+    assert str(plan.folder) == "runs/run"
+    assert {"natural", "uniform", "UniMax", "SE", "CE", "JE", "VNE"} == set(plan.baselines)
+    assert said
+    with make_executor(load_config(path), plan.trainer) as executor:
+        assert isinstance(executor, LocalExecutor)
+
+
+def test_bounds_and_caps_reach_the_space(folder):
+    text = RUN.format(cache=folder / "cache") + (
+        "space: {domains: [{name: fruit, low: 0.3}, tools]}\n"
+        "search: {max_epochs: 4, target_tokens: 30k}\n"
+    )
+    path = write(folder, text)
+    plan = prepare(load_config(path), path, lambda message: None)
+    tokens = {d.name: d.tokens for d in plan.space.domains}
+    expected = [min(1, 4 * tokens[n] / 30_000) for n in ("fruit", "tools")]
+    assert plan.space.high.tolist() == pytest.approx(expected)
+    assert plan.space.low.tolist() == [0.3, 0]
+
+
+def test_domains_that_the_corpus_lacks_are_left_out_with_a_word(folder):
+    text = RUN.format(cache=folder / "cache") + "space: {domains: [fruit, tools, music]}\n"
+    path = write(folder, text)
+    said = []
+    plan = prepare(load_config(path), path, said.append)
+    assert plan.space.names == ("fruit", "tools")
+    assert any("'music' is not in the corpus" in s for s in said)
+
+
+def test_a_space_without_any_domain_of_the_corpus_is_refused(folder):
+    path = write(folder, RUN.format(cache=folder / "cache") + "space: {domains: [a, b]}\n")
+    with pytest.raises(SpaceError, match="none of the domains"):
+        prepare(load_config(path), path, lambda message: None)
+
+
+def test_a_target_without_validation_text_is_named(folder):
+    extra = "space: {domains: [fruit, tools], targets: [{name: tool}]}\n"
+    path = write(folder, RUN.format(cache=folder / "cache") + extra)
+    with pytest.raises(SpaceError, match=r"'tool'.*did you mean 'tools'"):
+        prepare(load_config(path), path, lambda message: None)
+
+
+def test_changes_replace_values_of_the_file(folder):
+    path = write(folder, "search: {trials: 9}")
+    config = load_config(path, {"search.trials": 4, "folder": "x", "executor.slots": 1})
+    assert (config.search.trials, config.folder) == (4, "x")
+    assert config.executor == {"slots": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("serach: {}", "unknown key 'serach'; did you mean 'search'"),
+        ("search: {trails: 3}", "unknown key 'search.trails'; did you mean 'trials'"),
+        ("corpus: {tokeniser: 3}", "did you mean 'tokenizer'"),
+        ("search: {trials: many}", "search.trials: .*'many'"),
+        ("search: {trials: 1}", "search.trials: .*greater than or equal to 2"),
+        ("search: {target_tokens: -5}", "search.target_tokens"),
+        ("search: {rivals: some}", "'all' or 'best'"),
+        ("- 1", "must hold keys"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_wrong_run_files_are_explained(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text))
+
+
+def test_a_missing_run_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nothing\.yaml"):
+        load_config(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ("trainer: {type: lama}", ConfigError, "did you mean 'llama'"),
+        ("trainer: {type: llama, size: 1M, tokens: 1k, sise: 2}", ConfigError, "'size'"),
+        ("trainer: {type: llama, tokens: many}", ConfigError, "trainer.tokens"),
+        ("corpus: {domains: {fruit: nowhere}}", CorpusError, "nowhere"),
+        ("space: nowhere", SpaceError, "no search space"),
+    ],
+)
+def test_wrong_parts_are_explained(folder, change, error, message):
+    kept = RUN.format(cache=folder / "cache").splitlines()
+    key = change.split(":")[0]
+    dropped = [line for line in kept if line and not line.startswith(key)]
+    if key == "corpus":
+        dropped = [line for line in dropped if not line.startswith("  ")]
+    path = write(folder, "\n".join([*dropped, change]))
+    with pytest.raises(error, match=message):
+        prepare(load_config(path), path, lambda message: None)
+
+
+def test_a_space_is_needed_without_a_corpus(tmp_path):
+    path = write(tmp_path, "trainer: {type: synthetic}")
+    with pytest.raises(ConfigError, match="`space` is needed"):
+        prepare(load_config(path), path, lambda message: None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    tokens: int = 1
+
+
+def test_unknown_executors_and_options_are_named(tmp_path):
+    for text, message in (
+        ("executor: {type: rai}", "did you mean 'ray'"),
+        ("executor: {type: ray, slot: 2}", "did you mean 'slots'"),
+    ):
+        with pytest.raises(BimixError, match=message):
+            make_executor(load_config(write(tmp_path, text)), Trainer())
+
+
+@pytest.mark.parametrize("name", ["starter", "smoke"])
+def test_the_examples_are_valid(name, pytestconfig):
+    path = pytestconfig.rootpath / "examples" / f"{name}.yaml"
+    config = load_config(path)
+    assert load_space(config.space).names
+    assert config.corpus.domains == "starter"
+
+
+def test_a_path_to_text_may_be_a_list_and_a_mapping(folder):
+    path = write(
+        folder,
+        f"corpus: {{domains: {{fruit: [fruit, tools], tools: {{path: tools}}}}, tokenizer: 300,"
+        f" cache: {folder / 'cache'}}}",
+    )
+    corpus = open_corpus(load_config(path).corpus, folder, lambda message: None)
+    assert corpus.count("fruit") > corpus.count("tools")
+
+
+def test_trainers_by_name_refuse_what_they_do_not_know():
+    with pytest.raises(ConfigError, match="did you mean"):
+        load_trainer("synthetik")

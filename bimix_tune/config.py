@@ -19,7 +19,7 @@ from bimix_tune.errors import ConfigError, SpaceError, did_you_mean
 from bimix_tune.executors import Executor, executor_class
 from bimix_tune.space import Domain, Mixture, SearchSpace, Target, load_space
 from bimix_tune.strategies.baselines import baseline_mixtures
-from bimix_tune.training import load_trainer, trainer_class
+from bimix_tune.training import check_options, load_trainer
 from bimix_tune.training.base import Trainer
 
 CACHE = Path("~/.cache/bimix-tune")
@@ -164,7 +164,7 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
     folder = Path(config.folder or f"runs/{path.stem}")
     options = dict(config.trainer)
     kind = str(options.pop("type", "llama"))
-    trainer_class(kind)  # an unknown one is better named before the corpus is built
+    check_options(kind, options)  # better refused before the corpus is built than after
     corpus = None
     if kind in CORPUS_TRAINERS:
         corpus = open_corpus(config.corpus or CorpusSection(), path.parent, say)

@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -91,6 +92,7 @@ def search_command(
 
 def _search(config: RunConfig, file: Path) -> SearchResult:
     """Prepare, then search with a live display."""
+    began = time.monotonic()
     console.print(f"[bold]bimix-tune {__version__}[/bold]  {file}")
     plan = prepare(config, file, say)
     if plan.corpus is not None:
@@ -100,7 +102,7 @@ def _search(config: RunConfig, file: Path) -> SearchResult:
     say(f"run folder {plan.folder}")
     with make_executor(config, plan.trainer) as executor:
         say(f"{executor.slots} proxies at once, {plan.trainer.tokens:,} tokens each")
-        with Display(console, plan.trainer.unit) as display:
+        with Display(console, plan.trainer.unit, began) as display:
             return search(
                 plan.space,
                 plan.trainer,

@@ -35,15 +35,16 @@ class Display:
     Args:
         console: Where to.
         unit: Unit of the losses.
+        began: When the command began, on the monotonic clock.
     """
 
-    def __init__(self, console: Console, unit: str) -> None:
+    def __init__(self, console: Console, unit: str, began: float) -> None:
         self._console = console
         self._unit = unit
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._shown: set[int] | None = None
         self._told_first = False
-        self._began = time.monotonic()
+        self._began = began
 
     def __enter__(self) -> Display:
         if self._console.is_terminal:

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from bimix_tune.errors import ConfigError, did_you_mean
 from bimix_tune.training.base import Checkpoint, Trainer
 
-__all__ = ["TRAINERS", "Checkpoint", "Trainer", "load_trainer", "trainer_class"]
+__all__ = [
+    "TRAINERS",
+    "Checkpoint",
+    "Trainer",
+    "check_options",
+    "load_trainer",
+    "trainer_class",
+]
 
 TRAINERS: Mapping[str, str] = {
     "llama": "bimix_tune.training.llama:LlamaTrainer",
@@ -38,6 +45,20 @@ def trainer_class(name: str) -> type[Any]:
     return cast("type[Any]", getattr(importlib.import_module(module), attribute))
 
 
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Refuse options that a trainer does not have, before any work is done for it.
+
+    Raises:
+        ConfigError: The trainer or an option is unknown.
+    """
+    fields = [f.name for f in dataclasses.fields(trainer_class(name)) if f.init]
+    for option in options:
+        if option not in fields:
+            raise ConfigError(
+                f"trainer {name!r} has no option {option!r}" + did_you_mean(option, fields)
+            )
+
+
 def load_trainer(name: str, **options: Any) -> Trainer:
     """A trainer by name.
 
@@ -51,12 +72,8 @@ def load_trainer(name: str, **options: Any) -> Trainer:
         MissingExtraError: A library that the trainer needs is not installed.
     """
     kind = trainer_class(name)
+    check_options(name, options)
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
-    for option in options:
-        if option not in fields:
-            raise ConfigError(
-                f"trainer {name!r} has no option {option!r}" + did_you_mean(option, fields)
-            )
     no_default = dataclasses.MISSING
     missing = [
         f.name

@@ -91,7 +91,7 @@ class Training:
 
     Raises:
         CorpusError: A text is shorter than a sequence.
-        MixtureError: The mixture and the corpus have different domains.
+        MixtureError: The mixture names a domain that the corpus has not.
     """
 
     def __init__(

@@ -108,12 +108,12 @@ class MixedReader:
 
     Args:
         tokens: Training tokens by domain, each (N_i,) with N_i > length.
-        mixture: Proportion of every domain of ``tokens``.
+        mixture: Proportions of domains of ``tokens``; a domain that is not named is not read.
         length: Tokens of a sequence.
         seed: Decides the order of windows within each domain.
 
     Raises:
-        MixtureError: The mixture lacks a domain or names an unknown one.
+        MixtureError: The mixture names a domain that is not there.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class MixedReader:
         seed: int,
     ) -> None:
         check_domains(mixture, tokens)
-        self._names = [name for name in tokens if mixture[name] > 0]
+        self._names = [name for name in tokens if mixture.get(name, 0.0) > 0]
         self._windows = [Windows(tokens[n], length, seed, n) for n in self._names]
         self._quota = Quota([mixture[n] for n in self._names])
         self._offsets = np.arange(length + 1)
@@ -146,10 +146,12 @@ class MixedReader:
 
 
 def check_domains(mixture: Mapping[str, float], domains: Mapping[str, object]) -> None:
-    """Refuse a mixture over other domains than the corpus has.
+    """Refuse a mixture of text that is not there.
+
+    A corpus may hold more domains than the mixture names: validation sets, say.
 
     Raises:
-        MixtureError: A domain is missing or unknown.
+        MixtureError: A domain is unknown.
     """
     for name in mixture:
         if name not in domains:
@@ -157,9 +159,3 @@ def check_domains(mixture: Mapping[str, float], domains: Mapping[str, object]) -
                 f"the mixture names a domain {name!r} that the corpus has not"
                 + did_you_mean(name, domains)
             )
-    missing = [name for name in domains if name not in mixture]
-    if missing:
-        raise MixtureError(
-            f"the mixture gives no proportion for the corpus domains {missing}; "
-            "state 0 to leave a domain out"
-        )

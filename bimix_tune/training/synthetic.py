@@ -77,16 +77,16 @@ class SyntheticTrainer:
         ``1 - DECAY_GAIN`` at the end of the decay; r proportions, s tokens.
 
         Args:
-            mixture: Proportions of all domains.
+            mixture: Proportions; a domain that is not named has none.
             tokens: Training tokens s.
             decayed: Whether the learning rate had decayed.
 
         Raises:
-            MixtureError: A domain is missing or unknown.
+            MixtureError: A domain is unknown.
         """
         check_domains(mixture, dict.fromkeys(self.domains))
         law = self._coefficients()
-        r = np.array([mixture[name] for name in self.domains])
+        r = np.array([mixture.get(name, 0.0) for name in self.domains])
         share = law["floor"] + r + law["transfer"] @ r
         level = law["b"] * (tokens / 1e6) ** -law["beta"] + law["c"]
         losses = level / share ** law["alpha"] * (1 - DECAY_GAIN * decayed)

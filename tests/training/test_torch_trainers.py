@@ -218,9 +218,14 @@ def test_wrong_options_are_named(options: dict, message: str, corpus: Path) -> N
         llama(corpus, **options)
 
 
+def test_a_domain_that_is_not_named_is_not_trained_on(corpus: Path) -> None:
+    named = final(llama(corpus), Mixture(("ab", "cd", "mixed"), [0.5, 0.5, 0.0]))
+    assert final(llama(corpus), Mixture(("ab", "cd"), [0.5, 0.5])) == named
+
+
 def test_wrong_mixtures_and_corpora_are_named(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(MixtureError, match=r"no proportion for the corpus domains \['mixed'\]"):
-        final(llama(corpus), Mixture(("ab", "cd"), [0.5, 0.5]))
+    with pytest.raises(MixtureError, match="'mixt' that the corpus has not; did you mean 'mixed'"):
+        final(llama(corpus), Mixture(("ab", "mixt"), [0.5, 0.5]))
     with pytest.raises(CorpusError, match="is no corpus"):
         llama(tmp_path)
     with pytest.raises(CorpusError, match="needs more than sequence_length = 2000"):

@@ -21,6 +21,7 @@ from bimix_tune.space import Domain, Mixture, SearchSpace, Target, load_space
 from bimix_tune.strategies.baselines import baseline_mixtures
 from bimix_tune.training import check_options, load_trainer
 from bimix_tune.training.base import Trainer
+from bimix_tune.training.torch_trainer import TorchTrainer
 
 CACHE = Path("~/.cache/bimix-tune")
 CORPUS_TRAINERS = ("llama", "transformers")
@@ -175,6 +176,8 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
     if kind in CORPUS_TRAINERS:
         options.setdefault("targets", space.target_names)
     trainer = load_trainer(kind, **options)
+    if corpus is not None and isinstance(trainer, TorchTrainer):
+        corpus.require(trainer.steps().sequence_length)  # before a run fails of it
     budget = config.search.target_tokens or trainer.tokens
     if config.search.max_epochs is not None:
         space = space.cap_epochs(budget, config.search.max_epochs)

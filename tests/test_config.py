@@ -129,6 +129,7 @@ def test_a_missing_run_file_is_named(tmp_path):
         ("trainer: {type: llama, tokens: many}", ConfigError, "trainer.tokens"),
         ("corpus: {domains: {fruit: nowhere}}", CorpusError, "nowhere"),
         ("space: nowhere", SpaceError, "no search space"),
+        ("trainer: {type: llama, tokens: 20k, sequence_length: 9999}", CorpusError, "9999"),
     ],
 )
 def test_wrong_parts_are_explained(folder, change, error, message):

@@ -33,7 +33,7 @@ trainer = load_trainer("synthetic", domains=space.names, tokens=2_000_000, probl
 # 3. The loop. The first runs are the training-free baselines, then some that spread over the
 #    space, then proposals of the law. Runs that cannot win are stopped early. Everything is kept
 #    in the folder: interrupt the script, start it again, and the search goes on where it was.
-result = search(space, trainer, folder=Path("runs/first_search"), trials=20, confirm_seeds=3)
+result = search(space, trainer, folder=Path("runs/first_search"), trials=16, confirm_seeds=3)
 
 print("run  role      state        tokens  objective")
 for record in result.records:

@@ -15,7 +15,7 @@ from bimix_tune import BiMixPruner, BiMixSampler, SearchSpace, report_losses, su
 from bimix_tune.training.synthetic import SyntheticTrainer
 from bimix_tune.trials import mixture_of
 
-TRIALS, SEEDS = 30, 3
+TRIALS, SEEDS = 24, 3
 space = SearchSpace(["web", "code", "books", "wiki", "forum"])
 trainer = SyntheticTrainer(domains=space.names, problem=3)  # stands for your training loop
 

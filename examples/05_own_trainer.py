@@ -74,7 +74,7 @@ space = SearchSpace(domains, targets)
 # LocalExecutor trains in this process, where a breakpoint in `run` works. For a cluster replace
 # it by RayExecutor(trainer); nothing else changes (see 06_on_a_ray_cluster.py).
 with LocalExecutor(trainer) as executor:
-    result = search(space, trainer, folder=Path("runs/own_trainer"), trials=16, executor=executor)
+    result = search(space, trainer, folder=Path("runs/own_trainer"), trials=12, executor=executor)
 
 print("recommendation:", result.recommendation)
 print("law:", result.fit.status)

@@ -1,4 +1,4 @@
-"""The first search again, two proxies at a time, on Ray.
+"""The first search again, shorter and two proxies at a time, on Ray.
 
 An executor says where the proxies train. `LocalExecutor` is this process; `RayExecutor` is a
 Ray cluster, with one long-lived worker process for each slot. The search itself does not change:
@@ -26,8 +26,8 @@ space = SearchSpace(
     ]
 )
 
-# A run sleeps 0.2 s before each of its six checkpoints, to have something to do at the same time.
-trainer = load_trainer("synthetic", domains=space.names, tokens=2_000_000, problem=7, sleep=0.2)
+# A run sleeps 0.1 s before each of its six checkpoints, to have something to do at the same time.
+trainer = load_trainer("synthetic", domains=space.names, tokens=2_000_000, problem=7, sleep=0.1)
 
 # 1. Ray starts on this machine and ends with the `with` block. For a cluster that is running, say
 #    address="auto" on one of its machines, or "host:port"; slots=None takes all the room there
@@ -38,7 +38,7 @@ with RayExecutor(trainer, slots=2, cpus_per_slot=0.5) as executor:
     print(f"{executor.slots} workers after {monotonic() - began:.1f} s")
     began = monotonic()
     folder = Path("runs/on_ray")
-    result = search(space, trainer, folder=folder, trials=12, executor=executor, confirm_seeds=2)
+    result = search(space, trainer, folder=folder, trials=10, executor=executor, confirm_seeds=2)
     took = monotonic() - began
 
 # 2. The result has the same form whatever the executor.

@@ -4,9 +4,10 @@ A search is a closed loop. It trains small proxy models on different mixtures, f
 their loss curves, asks the law which mixture to try next, and in the end trains its
 recommendation against the mixtures that one would have used without any search.
 
-Run it with ``python examples/01_first_search.py``. It takes a few seconds, because the proxies
-are make-believe: the trainer "synthetic" draws loss curves from an invented law and adds the
-noise of a training run. Everything else is what a search on real text does.
+Run it with ``python examples/01_first_search.py`` (needs the extra ``report`` for its last step).
+It takes a few seconds, because the proxies are make-believe: the trainer "synthetic" draws loss
+curves from an invented law and adds the noise of a training run. Everything else is what a search
+on real text does.
 """
 
 from pathlib import Path

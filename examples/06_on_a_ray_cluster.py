@@ -15,7 +15,8 @@ from bimix_tune.report import verdict
 try:
     from bimix_tune import RayExecutor
 except BimixError as error:  # Ray is not installed; the message says how to mend that
-    raise SystemExit(f"skipped: {error}") from None
+    print("skipped:", error)
+    raise SystemExit from None
 
 space = SearchSpace(
     [

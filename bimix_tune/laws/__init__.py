@@ -1,8 +1,11 @@
 """Laws that predict the loss of every target from proportions and tokens, fitted to curves.
 
 A ladder in which each rung contains the one below: `bimix` (own proportion), `transfer`
-(other domains help too). `fit` estimates one of them, or with ``law="auto"`` the one that
-predicts left-out runs better; `optimise` finds the best mixture under it.
+(other domains help too). Targets without own domain, which are constant in the proportions on
+the first rung, have a choice on the second: `additive` is `transfer` but for them, and makes
+them a sum over domains. It contains `bimix` too, and neither of the two contains the other.
+`fit` estimates one of them, or with ``law="auto"`` the one that predicts left-out runs better;
+`optimise` finds the best mixture under it.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ def fit(curves: Sequence[LossCurve], space: SearchSpace, law: str = "auto") -> L
     if law != "auto" and law not in LAWS:
         raise FitError(f"unknown law {law!r}" + did_you_mean(law, ["auto", *LAWS]))
     seen = observe(curves, space)
-    names = [law] if law != "auto" else list(LAWS)
+    names = [law] if law != "auto" else _rivals(space)
     if seen.group.max() + 1 < FEW_MIXTURES:
         names = names[:1]
     best = _candidate(LAWS[names[0]], seen, space)
@@ -56,6 +59,18 @@ def fit(curves: Sequence[LossCurve], space: SearchSpace, law: str = "auto") -> L
         if _error(richer.held_out) < BETTER * _error(best.held_out):
             best = richer
     return _finished(best, seen, space)
+
+
+def _rivals(space: SearchSpace) -> list[str]:
+    """Laws that differ for the targets that count, the first to be taken without a comparison.
+
+    If none of them has its own domain `bimix` says that all mixtures are equally good: a search
+    would repeat one for ever, and is better off with proportions of yet uncertain effect.
+    """
+    counting = [i for i, w in zip(space.own, space.weights, strict=True) if w > 0]
+    if None not in counting:
+        return [name for name in LAWS if name != "additive"]
+    return [name for name in LAWS if name != "bimix" or any(i is not None for i in counting)]
 
 
 def optimise(fit: LawFit, space: SearchSpace, tokens: float) -> Mixture:

@@ -1,14 +1,16 @@
 """What a law is: an equation for log losses, with coordinates, derivatives and a prior.
 
-Every law here is a product in the sense of BiMix (Ge et al., arXiv 2405.14908, eq. 3),
+Every law here is a factor of proportions times one of tokens, and for a target with its own
+domain a product in the sense of BiMix (Ge et al., arXiv 2405.14908, eq. 3),
 
     L_i(r, s) = x_i(r)^-alpha_i * (B_i s^-beta_i + C_i) * exp(-delta_i d),
     x_i(r) = eps_i + sum_j A_ij r_j,
 
-with the paper's redundant factor fixed to one. Laws differ in the carriers A >= 0 only: how
-much a token of domain j is worth for target i, in tokens of its own domain. ``d`` is one for
-checkpoints at the end of the learning-rate decay, which lie below the constant-rate curve by
-a nearly constant factor.
+with the paper's redundant factor fixed to one. Laws differ in the carriers A >= 0, how much a
+token of domain j is worth for target i, in tokens of its own domain, and in the factor of
+proportions of a target without one (`bimix_tune.laws.additive`). ``d`` is one for checkpoints at
+the end of the learning-rate decay, which lie below the constant-rate curve by a nearly constant
+factor.
 
 Coordinates. With t = s / s_ref, ``B s^-beta + C = K (1 + phi (t^-beta - 1))``: K is the level
 at s_ref and phi the part of it that more tokens remove, so that data at one token count
@@ -24,6 +26,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bimix_tune.laws.optimum import Terms
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
@@ -68,8 +71,18 @@ class Law(Protocol):
         """Where the fit begins, given the prior's mean, (V, P)."""
         ...
 
-    def carriers(self, theta: Array, space: SearchSpace) -> Array:
-        """The matrix A, (..., V, P) -> (..., V, K)."""
+    def by_domain(self, theta: Array, space: SearchSpace) -> list[tuple[str, Array]]:
+        """For each target the name and values (K,) of its coefficients by domain; theta (V, P)."""
+        ...
+
+    def terms(self, theta: Array, space: SearchSpace, factor: Array) -> Terms:
+        """The weighted sum of the losses as powers of the proportions.
+
+        Args:
+            theta: Coordinates, (..., V, P).
+            space: The domains and targets.
+            factor: Each target's weight times its factor of tokens, (..., V).
+        """
         ...
 
     def log_loss(
@@ -100,6 +113,32 @@ def own_carriers(space: SearchSpace) -> Array:
     return np.stack([np.ones(k) if i is None else np.eye(k)[i] for i in space.own])
 
 
+def growth(base: Array, t: Array, decayed: Array) -> tuple[Array, Array]:
+    """The factor of tokens, ``K (1 + phi (t^-beta - 1)) exp(-delta d)``, which all laws share.
+
+    Args:
+        base: The six shared coordinates, (..., V, 6).
+        t: Tokens over s_ref, (N,).
+        decayed: Zeros and ones, (N,).
+
+    Returns:
+        Its logarithm (..., V, N) and derivatives by ``base`` (..., V, N, 6).
+    """
+    beta = np.exp(base[..., BETA, None])
+    phi = 1.0 / (1.0 + np.exp(-base[..., PHI, None]))
+    root = base[..., DELTA, None]
+    log_t = np.log(t)
+    power = np.exp(-beta * log_t)
+    shape = 1.0 + phi * (power - 1.0)
+    value = base[..., LEVEL, None] + np.log(shape) - root**2 * decayed
+    jacobian = np.zeros((*value.shape, 6))
+    jacobian[..., LEVEL] = 1.0
+    jacobian[..., BETA] = -phi * power * beta * log_t / shape
+    jacobian[..., PHI] = phi * (1.0 - phi) * (power - 1.0) / shape
+    jacobian[..., DELTA] = -2.0 * root * decayed
+    return value, jacobian
+
+
 def product(
     base: Array, carriers: Array, r: Array, t: Array, decayed: Array
 ) -> tuple[Array, Array, Array]:
@@ -115,19 +154,15 @@ def product(
     Returns:
         Log losses (..., V, N), derivatives by ``base`` (..., V, N, 6) and by x (..., V, N).
     """
-    alpha, beta, eps = (np.exp(base[..., i, None]) for i in (ALPHA, BETA, EPS))
-    phi = 1.0 / (1.0 + np.exp(-base[..., PHI, None]))
-    root = base[..., DELTA, None]
+    alpha, eps = (np.exp(base[..., i, None]) for i in (ALPHA, EPS))
     x = eps + carriers @ r.T
-    log_x, log_t = np.log(x), np.log(t)
-    power = np.exp(-beta * log_t)
-    shape = 1.0 + phi * (power - 1.0)
-    log_loss = base[..., LEVEL, None] - alpha * log_x + np.log(shape) - root**2 * decayed
-    jacobian = np.empty((*log_loss.shape, 6))
-    jacobian[..., LEVEL] = 1.0
+    log_x = np.log(x)
+    value, jacobian = growth(base, t, decayed)
     jacobian[..., ALPHA] = -alpha * log_x
-    jacobian[..., BETA] = -phi * power * beta * log_t / shape
-    jacobian[..., PHI] = phi * (1.0 - phi) * (power - 1.0) / shape
     jacobian[..., EPS] = -alpha * eps / x
-    jacobian[..., DELTA] = -2.0 * root * decayed
-    return log_loss, jacobian, -alpha / x
+    return value - alpha * log_x, jacobian, -alpha / x
+
+
+def product_terms(base: Array, carriers: Array, factor: Array) -> Terms:
+    """The summands of a product law, one for each target; shapes as in `Law.terms`."""
+    return Terms(factor, np.exp(base[..., ALPHA]), np.exp(base[..., EPS]), carriers)

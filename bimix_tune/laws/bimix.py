@@ -19,7 +19,9 @@ from bimix_tune.laws.base import (
     Prior,
     own_carriers,
     product,
+    product_terms,
 )
+from bimix_tune.laws.optimum import Terms
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
@@ -42,12 +44,15 @@ class Bimix:
     def start(self, mean: Array, space: SearchSpace) -> Array:
         return mean
 
-    def carriers(self, theta: Array, space: SearchSpace) -> Array:
+    def by_domain(self, theta: Array, space: SearchSpace) -> list[tuple[str, Array]]:
+        return [("transfer", row) for row in own_carriers(space)]
+
+    def terms(self, theta: Array, space: SearchSpace, factor: Array) -> Terms:
         own = own_carriers(space)
-        return np.broadcast_to(own, (*theta.shape[:-1], own.shape[1]))
+        return product_terms(theta, np.broadcast_to(own, (*theta.shape[:-1], own.shape[1])), factor)
 
     def log_loss(
         self, theta: Array, space: SearchSpace, r: Array, t: Array, decayed: Array
     ) -> tuple[Array, Array]:
-        y, jacobian, _ = product(theta, self.carriers(theta, space), r, t, decayed)
+        y, jacobian, _ = product(theta, own_carriers(space), r, t, decayed)
         return y, jacobian

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bimix_tune.laws.base import ALPHA, BETA, DELTA, EPS, LEVEL, PHI, Law
+from bimix_tune.laws.additive import Additive
+from bimix_tune.laws.base import ALPHA, BETA, DELTA, EPS, LEVEL, PHI, Law, growth
 from bimix_tune.laws.bimix import Bimix
 from bimix_tune.laws.held_out import HeldOut
 from bimix_tune.laws.optimum import Terms
@@ -17,8 +18,8 @@ from bimix_tune.laws.transfer import Transfer
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
-LAWS: dict[str, Law] = {law.name: law for law in (Bimix(), Transfer())}
-"""All laws by name, simplest first."""
+LAWS: dict[str, Law] = {law.name: law for law in (Bimix(), Additive(), Transfer())}
+"""All laws by name, in the order in which `fit` tries them."""
 
 Mixtures = Mapping[str, float] | Sequence[Mapping[str, float]] | Array
 """One mixture, several, or an array (M, K) in the order of the space."""
@@ -93,13 +94,13 @@ class LawFit:
             Mean (M,) and standard deviation (M,).
         """
         r = self._array(mixtures)
-        parts = self._terms(self.theta, tokens).parts(r)
+        parts = self.space.weights * self.predict(r, tokens)
         mean = parts.sum(-1)
         others = self._terms(self.draws, tokens).parts(r).sum(-1)
         variance = ((others - mean) ** 2).mean(0)
         if noise:
             variance = variance + np.einsum("mv,vu,mu->m", parts, self.noise, parts)
-        return mean, np.asarray(np.sqrt(variance))
+        return np.asarray(mean), np.asarray(np.sqrt(variance))
 
     def draw(self, rng: np.random.Generator) -> LawFit:
         """A law from the posterior, certain of itself, with the same methods."""
@@ -113,26 +114,26 @@ class LawFit:
         return np.asarray(-(terms.alpha * terms.c * x ** (-terms.alpha - 1.0)) @ terms.carriers)
 
     def terms(self, tokens: float) -> Terms:
-        """The objective at one token count as ``sum_v c_v x_v(r)^-alpha_v``."""
+        """The objective at one token count as a sum of powers."""
         return self._terms(self.theta, tokens)
 
     def _terms(self, theta: Array, tokens: float) -> Terms:
-        alpha, beta, eps = (np.exp(theta[..., i]) for i in (ALPHA, BETA, EPS))
-        phi = 1.0 / (1.0 + np.exp(-theta[..., PHI]))
-        shape = 1.0 + phi * ((tokens / self.reference) ** -beta - 1.0)
-        level = np.exp(theta[..., LEVEL] - theta[..., DELTA] ** 2)
-        carriers = LAWS[self.law].carriers(theta, self.space)
-        return Terms(self.space.weights * level * shape, alpha, eps, carriers)
+        log_growth, _ = growth(theta[..., :6], np.array([tokens / self.reference]), np.ones(1))
+        factor = self.space.weights * np.exp(log_growth[..., 0])
+        return LAWS[self.law].terms(theta, self.space, factor)
 
     def parameters(self) -> dict[str, dict[str, Any]]:
-        """By target: alpha, beta, B, C, eps, delta, and the transfer row by domain.
+        """By target: alpha, beta, B, C, eps, delta, and a row of coefficients by domain.
 
-        The row is A of ``x = eps + sum_j A_j r_j`` (one for the own domain), and B belongs to
-        s in tokens.
+        The row is "transfer", A of ``x = eps + sum_j A_j r_j`` (one for the own domain), or
+        "additive", W of a sum over domains (see `bimix_tune.laws.additive`). B belongs to s in
+        tokens.
         """
-        carriers = LAWS[self.law].carriers(self.theta, self.space)
+        rows = LAWS[self.law].by_domain(self.theta, self.space)
         result: dict[str, dict[str, Any]] = {}
-        for name, row, worth in zip(self.space.target_names, self.theta, carriers, strict=True):
+        for name, row, (kind, values) in zip(
+            self.space.target_names, self.theta, rows, strict=True
+        ):
             level, phi = float(np.exp(row[LEVEL])), float(1.0 / (1.0 + np.exp(-row[PHI])))
             beta = float(np.exp(row[BETA]))
             result[name] = {
@@ -142,7 +143,7 @@ class LawFit:
                 "C": level * (1.0 - phi),
                 "eps": float(np.exp(row[EPS])),
                 "delta": float(row[DELTA] ** 2),
-                "transfer": dict(zip(self.space.names, worth.tolist(), strict=True)),
+                kind: dict(zip(self.space.names, values.tolist(), strict=True)),
             }
         return result
 

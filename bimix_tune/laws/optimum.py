@@ -1,9 +1,10 @@
 """The best mixture under a law: minimise ``sum_v c_v x_v(r)^-alpha_v`` within bounds.
 
 ``x_v = eps_v + sum_j A_vj r_j`` is affine in r and ``x^-alpha`` convex, so the objective of
-every product law is convex on the simplex, and one local solution is the global one. Where
-each target depends on one domain of its own (BiMix) the conditions of optimality solve in
-closed form up to a scalar ("water-filling"); otherwise Newton's method with a barrier does.
+every law is convex on the simplex, and one local solution is the global one. Where each
+summand depends on a domain of its own (BiMix; a single target that is a sum over domains) the
+conditions of optimality solve in closed form up to a scalar ("water-filling"); otherwise
+Newton's method with a barrier does.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ TIE_BREAK = 1e-9
 class Terms(NamedTuple):
     """The summands of the objective at one token count.
 
+    A target is one summand or several; below, V counts summands.
+
     Args:
-        c: Factors > 0, (V,).
+        c: Factors > 0, (V,); of any sign where the carriers are zero, which adds a constant.
         alpha: Exponents > 0, (V,).
         eps: Floors > 0, (V,).
         carriers: A >= 0, (V, K).

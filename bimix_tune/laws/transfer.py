@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bimix_tune.laws.base import Prior, own_carriers, product
+from bimix_tune.laws.base import Prior, own_carriers, product, product_terms
 from bimix_tune.laws.bimix import Bimix
+from bimix_tune.laws.optimum import Terms
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
@@ -32,6 +33,12 @@ def _own(space: SearchSpace) -> tuple[Array, Array]:
     has = np.array([i is not None for i in space.own])[:, None]
     fixed = own_carriers(space) * has
     return fixed, 1.0 - fixed
+
+
+def _carriers(theta: Array, space: SearchSpace) -> Array:
+    """A, (..., V, P) -> (..., V, K)."""
+    fixed, acts = _own(space)
+    return np.asarray(fixed + acts * theta[..., 6:] ** 2)
 
 
 class Transfer:
@@ -61,9 +68,11 @@ class Transfer:
         start[..., 6:] = np.maximum(np.abs(start[..., 6:]), LIFT)
         return start
 
-    def carriers(self, theta: Array, space: SearchSpace) -> Array:
-        fixed, acts = _own(space)
-        return np.asarray(fixed + acts * theta[..., 6:] ** 2)
+    def by_domain(self, theta: Array, space: SearchSpace) -> list[tuple[str, Array]]:
+        return [("transfer", row) for row in _carriers(theta, space)]
+
+    def terms(self, theta: Array, space: SearchSpace, factor: Array) -> Terms:
+        return product_terms(theta, _carriers(theta, space), factor)
 
     def log_loss(
         self, theta: Array, space: SearchSpace, r: Array, t: Array, decayed: Array

@@ -17,7 +17,11 @@ END = 1e6
 
 @dataclass(frozen=True)
 class Truth:
-    """A product law: ``(eps + A r)^-alpha (B t^-beta + C) exp(-delta d)``, t = tokens / END."""
+    """A product law: ``(eps + A r)^-alpha (B t^-beta + C) exp(-delta d)``, t = tokens / END.
+
+    The last ``sums`` targets have ``1 + sum_j A_j ((eps + r_j)^-alpha - (eps + 1)^-alpha) / alpha``
+    for the first factor.
+    """
 
     space: SearchSpace
     alpha: Array
@@ -27,22 +31,36 @@ class Truth:
     eps: Array
     delta: Array
     carriers: Array
+    sums: int = 0
 
     def losses(self, r: Array, tokens: float, decayed: bool) -> Array:
         """(M, K) -> (M, V)."""
         level = self.b * (tokens / END) ** -self.beta + self.c
         loss = (self.eps + r @ self.carriers.T) ** -self.alpha * level
+        for v in range(len(level) - self.sums, len(level)):
+            alpha, eps = self.alpha[v], self.eps[v]
+            returns = ((eps + r) ** -alpha - (eps + 1) ** -alpha) / alpha
+            loss[..., v] = (1 + returns @ self.carriers[v]) * level[v]
         return np.asarray(loss * np.exp(-self.delta * decayed))
 
 
-def truth(rng: np.random.Generator, k: int = 4, transfer: bool = False, ownless: int = 0) -> Truth:
-    """A plausible law of k domains, each with a target, and ``ownless`` further targets."""
+def truth(
+    rng: np.random.Generator,
+    k: int = 4,
+    transfer: bool = False,
+    ownless: int = 0,
+    sums: bool = False,
+) -> Truth:
+    """A plausible law of k domains, each with a target, and ``ownless`` further targets, which
+    are constant, or gain from several domains by ``transfer`` or as ``sums`` over domains."""
     v = k + ownless
     carriers = np.eye(v, k)
     if transfer:
         carriers += rng.uniform(0.05, 0.5, (v, k)) * (rng.random((v, k)) < 0.5)
         carriers = np.minimum(carriers, 1.0)
     carriers[k:] = rng.uniform(0.1, 1.0, (ownless, k)) if transfer else 1.0
+    if sums:
+        carriers[k:] = rng.uniform(0.0, 0.4 / k, (ownless, k))
     targets = [Target(f"d{i}", 1.0 + i, f"d{i}") for i in range(k)]
     targets += [Target(f"other{i}", 1.0) for i in range(ownless)]
     return Truth(
@@ -54,6 +72,7 @@ def truth(rng: np.random.Generator, k: int = 4, transfer: bool = False, ownless:
         np.exp(rng.normal(np.log(0.02), 0.3, v)),
         rng.uniform(0.03, 0.08, v),
         carriers,
+        ownless * sums,
     )
 
 

@@ -39,7 +39,7 @@ def curves(synthetic, known):
 def test_recovers_its_own_curves(name, ownless, checkpoints, synthetic):
     """Priors vanish with the noise, at zero proportions too."""
     rng = np.random.default_rng(7)
-    truth = synthetic.truth(rng, 4, transfer=name == "transfer", ownless=ownless)
+    truth = synthetic.truth(rng, 4, name == "transfer", ownless, sums=name == "additive")
     found = fit(synthetic.runs(truth, rng, 30, 0.0, checkpoints), truth.space, name)
     r = rng.dirichlet(np.ones(4), 100)
     r[:4] = np.eye(4)

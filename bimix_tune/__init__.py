@@ -24,13 +24,18 @@ if TYPE_CHECKING:
     from bimix_tune.loop import SearchResult as SearchResult
     from bimix_tune.loop import search as search
     from bimix_tune.pruner import BiMixPruner as BiMixPruner
+    from bimix_tune.report import write_report as write_report
     from bimix_tune.sampler import BiMixSampler as BiMixSampler
     from bimix_tune.space import Domain as Domain
     from bimix_tune.space import Mixture as Mixture
     from bimix_tune.space import SearchSpace as SearchSpace
     from bimix_tune.space import Target as Target
     from bimix_tune.space import load_space as load_space
+    from bimix_tune.strategies import baseline_mixtures as baseline_mixtures
+    from bimix_tune.training import Checkpoint as Checkpoint
     from bimix_tune.training import load_trainer as load_trainer
+    from bimix_tune.trials import curves_of as curves_of
+    from bimix_tune.trials import mixture_of as mixture_of
     from bimix_tune.trials import report_losses as report_losses
     from bimix_tune.trials import suggest_mixture as suggest_mixture
 
@@ -46,10 +51,12 @@ _HOMES = {
     "laws": ("LawFit", "fit", "optimise"),
     "loop": ("SearchResult", "search"),
     "pruner": ("BiMixPruner",),
+    "report": ("write_report",),
     "sampler": ("BiMixSampler",),
     "space": ("Domain", "Mixture", "SearchSpace", "Target", "load_space"),
-    "training": ("load_trainer",),
-    "trials": ("report_losses", "suggest_mixture"),
+    "strategies": ("baseline_mixtures",),
+    "training": ("Checkpoint", "load_trainer"),
+    "trials": ("curves_of", "mixture_of", "report_losses", "suggest_mixture"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

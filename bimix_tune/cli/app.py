@@ -101,7 +101,8 @@ def _search(config: RunConfig, file: Path) -> SearchResult:
     settings = config.search
     say(f"run folder {plan.folder}")
     with make_executor(config, plan.trainer) as executor:
-        say(f"{executor.slots} proxies at once, {plan.trainer.tokens:,} tokens each")
+        count = "one proxy" if executor.slots == 1 else f"{executor.slots} proxies"
+        say(f"{count} at once, {plan.trainer.tokens:,} tokens each")
         with Display(console, plan.trainer.unit, began) as display:
             return search(
                 plan.space,

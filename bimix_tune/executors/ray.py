@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -224,7 +225,7 @@ class RayExecutor:
             self._slots.remove(slot)
             if not self._slots:
                 raise ExecutorError(
-                    f"the Ray workers cannot start ({_first_line(error)}); bimix-tune and what "
+                    f"the Ray workers cannot start ({_essence(error)}); bimix-tune and what "
                     "the trainer needs must be installed on every node"
                 ) from error
         else:
@@ -267,7 +268,7 @@ class RayExecutor:
             return
         except ray.exceptions.RayError as error:
             _log.debug("job %s lost its worker", slot.job.id, exc_info=True)
-            self._fault(slot, _first_line(error))
+            self._fault(slot, _essence(error))
             return
         slot.heard = time.monotonic()
         if isinstance(message, Checkpoint):
@@ -338,7 +339,9 @@ def _kill(slot: _Slot) -> None:
         ray.kill(slot.actor, no_restart=True)
 
 
-def _first_line(error: BaseException) -> str:
-    """Ray's messages go on for a page; the first line says what happened."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip() if lines else 'no message'}"
+def _essence(error: BaseException) -> str:
+    """Ray's messages go on for a page; the last line that names an error says what happened."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b: ", line)]
+    return f"{type(error).__name__}: {(named[-1:] or lines)[0]}"

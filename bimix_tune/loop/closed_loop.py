@@ -117,7 +117,8 @@ def search(
         trainer: The recipe of one proxy run.
         folder: The run folder: study, curves, law and result are kept there.
         trials: Runs before the confirmation, baselines included.
-        baselines: Training-free mixtures by label, run first; None: natural and uniform.
+        baselines: Training-free mixtures by label, run first; None: natural, uniform and, where
+            the space states tokens, UniMax.
         executor: Where runs happen; None: one after another in this process. It is not closed.
         sampler: Proposes mixtures; None: `BiMixSampler`.
         pruner: Stops runs early; None: `BiMixPruner`.
@@ -158,7 +159,8 @@ def search(
         study.set_user_attr(ledger.TARGET_TOKENS, tokens)
         loop = _Loop(study, space, trainer, running_on, folder, tokens)
         loop.seed, loop.monitor = seed, monitor
-        opponents = distinct(dict(baselines) if baselines else baseline_mixtures(space))
+        known_mixtures = baseline_mixtures(space, budget=tokens)
+        opponents = distinct(dict(baselines) if baselines else known_mixtures)
         return loop.run(trials, opponents, confirm_seeds, rivals)
 
 
@@ -181,6 +183,8 @@ class _Loop:
     seed: int = 0
     monitor: Callable[[SearchState], None] | None = None
     told: float = 0.0
+    final_law: LawFit | None = None
+    optimum: tuple[LawFit, Mixture, float, float] | None = None
 
     def __init__(
         self,
@@ -216,7 +220,7 @@ class _Loop:
         ledger.requeue_lost(self.study)
         try:
             self.explore(trials, baselines)
-            recommendation, _ = recommend(self.study, self.space, self.target_tokens)
+            recommendation, self.final_law = recommend(self.study, self.space, self.target_tokens)
             if confirm_seeds:
                 self.confirm(recommendation, baselines, confirm_seeds, rivals)
         except BaseException:
@@ -255,12 +259,21 @@ class _Loop:
 
     def note_role(self, trial: Trial, mixture: Mixture) -> None:
         """Note a trial's role, and what the law predicts for it before it has run."""
-        law, _ = self.law_keeper.law_for(self.study, trial.number)
+        law = self.law_now(trial.number)
         if ledger.ROLE not in trial.user_attrs:
             trial.set_user_attr(ledger.ROLE, STARTUP if law is None else PROPOSAL)
-        if law is not None and law.space.target_names == self.space.target_names:
+        if law is not None:
             mean, sd = law.objective([mixture], self.trainer.tokens)
             trial.set_user_attr(ledger.PREDICTED, [float(mean[0]), float(sd[0])])
+
+    def law_now(self, number: int = -1) -> LawFit | None:
+        """The law behind a trial's proposal; a confirmation is judged by the law that
+        recommended, which has seen no run of it."""
+        if self.phase == "confirmation":
+            return self.final_law
+        law, _ = self.law_keeper.law_for(self.study, number)
+        mine = law is not None and law.space.target_names == self.space.target_names
+        return law if mine else None
 
     def changed(self, certainly: bool = False) -> None:
         """Tell the monitor, at most about twice a second, and when a phase begins or ends."""
@@ -273,13 +286,12 @@ class _Loop:
         """The state of the search now."""
         records = ledger.records_of(self.study, self.space)
         mine = [r for r in records if (r.role == CONFIRMATION) == (self.phase == "confirmation")]
-        law, _ = self.law_keeper.law_for(self.study, -1)
-        optimum = None
-        if law is not None and law.space.target_names == self.space.target_names:
+        law = self.law_now()
+        if law is not None and (self.optimum is None or self.optimum[0] is not law):
             region = trust_region(self.space, self.law_keeper.tried(self.study))
             mixture = optimise(law, region, self.target_tokens)
             mean, sd = law.objective([mixture], self.trainer.tokens)
-            optimum = (mixture, float(mean[0]), float(sd[0]))
+            self.optimum = (law, mixture, float(mean[0]), float(sd[0]))
         return SearchState(
             self.phase,
             sum(r.state in ("COMPLETE", "PRUNED", "FAIL") for r in mine),
@@ -288,6 +300,6 @@ class _Loop:
             tuple(self.driver.running.values()),
             tuple(records),
             law,
-            optimum,
+            None if self.optimum is None else self.optimum[1:],
             self.trainer.tokens,
         )

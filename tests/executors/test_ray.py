@@ -282,3 +282,17 @@ def alive(pid):
     except OSError:
         return False
     return state != "Z"
+
+
+def test_the_cause_is_found_at_the_end_of_a_long_message() -> None:
+    from bimix_tune.executors.ray import _essence
+
+    message = (
+        "\x1b[36mray::RayWorker.__init__()\x1b[39m (pid=7, ip=127.0.0.1)\n"
+        '  File "x.py", line 3, in <module>\n'
+        "AttributeError: Can't get attribute 'text_of' on <module '__main__'>\n"
+    )
+    expected = "RuntimeError: AttributeError: Can't get attribute 'text_of' on <module '__main__'>"
+    assert _essence(RuntimeError(message)) == expected
+    assert _essence(RuntimeError("")) == "RuntimeError: no message"
+    assert _essence(RuntimeError("the node\nis gone")) == "RuntimeError: the node"

@@ -57,6 +57,14 @@ def test_a_search_recommends_a_better_mixture_and_confirms_it(memory, tmp_path):
     assert sum(r.role != "confirmation" for r in result.records) == 14
 
 
+def test_a_confirmation_is_predicted_by_the_law_that_recommended(memory, tmp_path):
+    result = search(SPACE, LawTrainer(), folder=tmp_path / "run", storage=memory, trials=10)
+    runs = [r for r in result.records if r.label == "recommendation"]
+    mean, sd = result.fit.objective([result.recommendation], 1000)
+    assert len(runs) == 2
+    assert all(r.predicted == pytest.approx((mean[0], sd[0])) for r in runs)
+
+
 def test_the_folder_holds_everything_in_readable_form(tmp_path):
     result = search(SPACE, LawTrainer(), folder=tmp_path / "run", trials=8)
     data = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -160,6 +160,7 @@ def test_auto_is_never_indifferent_to_all_mixtures():
         for i, c in enumerate(noise)
     ]
     assert fit(both, space).law != "bimix"
+    assert fit(both[:3], space).law == "additive"
 
 
 def test_spaces_without_such_targets_are_not_fitted_thrice(synthetic, monkeypatch):

@@ -13,9 +13,7 @@ from bimix_tune import BiMixSampler, Domain, SearchSpace
 SPACE = SearchSpace([Domain("web"), Domain("code"), Domain("books")])
 
 
-class TestBiMixSampler(
-    BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
-):
+class TestBiMixSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self):
         return lambda: BiMixSampler(SPACE, independent_sampler=TPESampler(n_startup_trials=0))

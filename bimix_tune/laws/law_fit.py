@@ -88,7 +88,9 @@ class LawFit:
         Args:
             mixtures: M mixtures.
             tokens: Training tokens.
-            noise: Whether the deviation is that of a fresh run, or the law's own only.
+            noise: Whether the deviation is that of a fresh run, or the law's own only. A fresh
+                run is one of the seeds that the law has seen: what all runs of one seed have
+                in common cannot be told from the law.
 
         Returns:
             Mean (M,) and standard deviation (M,).

@@ -8,6 +8,7 @@ events only, never for one run.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from bimix_tune.errors import BimixError, ExecutorError
+from bimix_tune.errors import BimixError, DivergedError, ExecutorError
 from bimix_tune.executors.base import Event, Executor, Failed, Finished, Job, Progress
 from bimix_tune.loop import ledger
 from bimix_tune.space import Mixture, SearchSpace
@@ -78,7 +79,8 @@ class Driver:
         self._on_ask = on_ask
         self._on_change = on_change
         self._failures: list[str] = []
-        self._succeeded = False
+        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        self._succeeded = bool(ended)
         self.running: dict[int, Running] = {}
 
     def run(self, more: Callable[[], bool], seed: int) -> None:
@@ -131,7 +133,17 @@ class Driver:
             self._finished(run, event)
 
     def _progress(self, run: Running, checkpoint: Checkpoint) -> None:
+        """Record a checkpoint, and stop the run if it is hopeless.
+
+        Raises:
+            BimixError: The losses are not what a search can go on with.
+        """
         if checkpoint.losses and checkpoint.tokens > run.reported:
+            for target, loss in checkpoint.losses.items():
+                if not math.isfinite(loss):
+                    raise DivergedError(
+                        f"the loss of {target!r} became {loss} after {checkpoint.tokens} tokens"
+                    )
             run.reported = checkpoint.tokens  # a retried run begins again below it
             run.objective = report_losses(
                 run.trial,

@@ -178,6 +178,20 @@ def test_failed_runs_are_recorded_with_their_cause_and_the_search_goes_on(memory
     assert sum(r.state != "FAIL" for r in result.records) >= 8
 
 
+def test_losses_that_are_not_finite_fail_the_run(memory, tmp_path):
+    result = search(
+        SPACE,
+        LawTrainer(not_finite_above=0.55),
+        folder=tmp_path / "run",
+        storage=memory,
+        trials=8,
+        confirm_seeds=0,
+    )
+    failed = next(r for r in result.records if r.state == "FAIL")
+    assert failed.label == "natural"
+    assert failed.cause == "the loss of 'code' became inf after 250 tokens"
+
+
 def test_a_search_that_cannot_work_is_called_off_early(memory, tmp_path):
     with pytest.raises(ExecutorError, match=r"first 3 runs all failed.*NaN"):
         search(

@@ -21,6 +21,7 @@ class LawTrainer:
     Args:
         diverges_above: Share of ``web`` above which the loss is NaN.
         ends_early: Leave out the last checkpoint.
+        not_finite_above: Share of ``web`` above which the loss of ``code`` is infinite.
         seconds: Sleep between checkpoints.
         log: File to which every start of a run is appended.
     """
@@ -31,6 +32,7 @@ class LawTrainer:
     noise: float = 0.003
     diverges_above: float = 2.0
     ends_early: bool = False
+    not_finite_above: float = 2.0
     seconds: float = 0.0
     log: str = ""
 
@@ -47,4 +49,5 @@ class LawTrainer:
             if mixture["web"] > self.diverges_above:
                 raise DivergedError(f"the loss became NaN after {s} tokens")
             losses = (0.02 + r) ** -ALPHA * (2.0 + 20 * s**-0.5) * shift
+            losses[1] = np.inf if mixture["web"] > self.not_finite_above else losses[1]
             yield Checkpoint(s, dict(zip(NAMES, losses.tolist(), strict=True)), s == self.tokens)

@@ -29,7 +29,7 @@ from bimix_tune.config import (
 )
 from bimix_tune.curves import read_curves, write_atomic
 from bimix_tune.entropy import KINDS, domain_entropies
-from bimix_tune.errors import BimixError, ConfigError
+from bimix_tune.errors import BimixError, ConfigError, did_you_mean
 from bimix_tune.laws import LawFit, fit, optimise
 from bimix_tune.loop import SearchResult, search
 from bimix_tune.loop.outcome import load_study, outcome
@@ -156,13 +156,14 @@ def fit_command(
         str | None, typer.Option(help="Search space (name or YAML); default: from the runs.")
     ] = None,
     law: Annotated[str, typer.Option(help="auto, or the name of a law.")] = "auto",
+    scale: Annotated[str | None, typer.Option(help="Use the runs of this scale only.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the fitted law here (JSON).")] = None,
 ) -> None:
     """Fit a mixing law to finished runs and say how well it predicts left-out ones.
 
     Example: `bimix-tune fit runs/starter --output law.json`
     """
-    found = _fit(path, space, law)
+    found = _fit(path, space, law, scale)
     console.print(tables.law_summary(found))
     if output is not None:
         write_atomic(output, json.dumps(found.to_dict(), indent=1) + "\n")
@@ -252,8 +253,13 @@ def _corpus_of(file: str) -> Any:
     return open_corpus(section, Path(file).parent, say)
 
 
-def _fit(path: Path, space: str | None, law: str) -> LawFit:
+def _fit(path: Path, space: str | None, law: str, scale: str | None = None) -> LawFit:
     curves = read_curves(path)
+    if scale is not None:
+        known = sorted({c.scale for c in curves})
+        curves = [c for c in curves if c.scale == scale]
+        if not curves:
+            raise ConfigError(f"no run of scale {scale!r} in {path}" + did_you_mean(scale, known))
     if space is not None:
         return fit(curves, load_space(space), law)
     names = list(curves[0].mixture.names)

@@ -65,8 +65,8 @@ def observe(curves: Sequence[LossCurve], space: SearchSpace) -> Observations:
     """Stack curves in the order of the space.
 
     Raises:
-        FitError: There are no curves or a single mixture, units differ, a curve lacks a
-            domain, or no curve has measured a target.
+        FitError: There are no curves or a single mixture, units or scales differ, a curve
+            lacks a domain, or no curve has measured a target.
     """
     curves = list(curves)
     if not curves:
@@ -74,6 +74,12 @@ def observe(curves: Sequence[LossCurve], space: SearchSpace) -> Observations:
     units = sorted({c.unit for c in curves})
     if len(units) > 1:
         raise FitError(f"all curves of a fit must have one unit, but got {units}")
+    scales = sorted({c.scale for c in curves})
+    if len(scales) > 1:
+        raise FitError(
+            f"all curves of a fit must have one scale (model size), but got {scales}: "
+            "fit those of one scale at a time"
+        )
     mixtures = np.stack([_proportions(c, n, space) for n, c in enumerate(curves)])
     group = np.unique(mixtures.round(6), axis=0, return_inverse=True)[1].reshape(-1)
     if group.max() == 0:

@@ -105,6 +105,9 @@ def test_fit_and_optimise_work_on_foreign_runs(cli, tmp_path):
     code, out, _ = cli("fit", "runs.jsonl", "--law", "bimix")
     assert code == 0
     assert "bimix law from 8 runs" in out
+    code, _, err = cli("fit", "runs.jsonl", "--scale", "1B")
+    assert code == 1
+    assert "no run of scale '1B'" in err
     (tmp_path / "space.yaml").write_text(
         "domains: [{name: web, low: 0.5, tokens: 900}, {name: code, tokens: 300}, "
         "{name: books, tokens: 300}]"

@@ -244,6 +244,11 @@ def test_refuses_mixed_units(known, curves):
         fit([_changed(curves[0], unit="bits/byte"), *curves[1:]], known.space)
 
 
+def test_refuses_mixed_scales(known, curves):
+    with pytest.raises(FitError, match=r"one scale \(model size\), but got \['', '1B'\]"):
+        fit([_changed(curves[0], scale="1B"), *curves[1:]], known.space)
+
+
 def test_optimise_refuses_other_domains(known, curves):
     found = fit(curves[:3], known.space)
     with pytest.raises(FitError, match=r"domains \['a', 'b'\], but the law was fitted to \['d0'"):

@@ -204,8 +204,7 @@ def curves(result: SearchResult) -> go.Figure:
         xaxis={
             "type": "log",
             "title": {"text": "training tokens seen (logarithmic)"},
-            "dtick": _ticks(groups),
-            "exponentformat": "SI",
+            **_ticks(groups),
         },
         yaxis={"title": {"text": f"objective, {result.unit}"}},
         updatemenus=[menu | {"showactive": True, "bgcolor": "white", "bordercolor": theme.FAINT}],
@@ -214,10 +213,14 @@ def curves(result: SearchResult) -> go.Figure:
     )
 
 
-def _ticks(groups: Iterable[_Group]) -> str | int:
-    """Labels at 1, 2, 5 of each decade where there are few decades."""
+def _ticks(groups: Iterable[_Group]) -> dict[str, Any]:
+    """Ticks at 1, 2, 5 of each decade where there are few decades, else at each decade."""
     ends = [t for g in groups for c in g.curves for t in (c.tokens[0], c.tokens[-1])]
-    return "D2" if ends and max(ends) / min(ends) < 300 else 1
+    if not ends or max(ends) / min(ends) > 300:
+        return {"dtick": 1, "exponentformat": "SI"}
+    decades = range(math.floor(math.log10(min(ends))), math.ceil(math.log10(max(ends))) + 1)
+    values = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    return {"tickvals": values, "ticktext": [theme.count(v) for v in values]}
 
 
 def _groups(result: SearchResult) -> list[_Group]:

@@ -178,12 +178,20 @@ def runs(records: Sequence[RunRecord]) -> Markup:
 
 
 def notes(records: Sequence[RunRecord]) -> dict[str, str]:
-    """What the trainers noted: the value where all runs agree, else how many there are."""
-    values: dict[str, dict[str, None]] = {}
+    """What the trainers noted: the value where all runs agree, else the range of numbers."""
+    values: dict[str, list[str | float | int]] = {}
     for r in records:
         for key, value in r.notes.items():
-            values.setdefault(key, {})[_note(value)] = None
-    return {k: next(iter(v)) if len(v) == 1 else f"{len(v)} values" for k, v in values.items()}
+            values.setdefault(key, []).append(value)
+    return {key: _merged(found) for key, found in values.items()}
+
+
+def _merged(found: Sequence[str | float | int]) -> str:
+    texts = list(dict.fromkeys(_note(value) for value in found))
+    numbers = [value for value in found if not isinstance(value, str)]
+    if len(texts) > 1 and len(numbers) == len(found):
+        return f"{_note(min(numbers))} to {_note(max(numbers))}"
+    return texts[0] if len(texts) == 1 else f"{len(texts)} values"
 
 
 def _note(value: str | float) -> str:

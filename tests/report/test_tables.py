@@ -50,7 +50,10 @@ def test_states_and_failures(result: SearchResult) -> None:
 def test_notes_are_merged(result: SearchResult) -> None:
     found = tables.notes(result.records)
     assert found["device"] == "cpu" and found["parameters"] == "3.1 M"
-    assert found["epochs"].endswith(" values")
+    epochs = [r.notes["epochs"] for r in result.records if "epochs" in r.notes]
+    assert found["epochs"] == f"{min(epochs):.4g} to {max(epochs):.4g}"
+    mixed = [dataclasses.replace(result.records[0], notes={"host": h}) for h in ("a", "b", "a")]
+    assert tables.notes(mixed)["host"] == "2 values"
 
 
 def test_labels_are_shortened_in_the_middle() -> None:

@@ -40,7 +40,13 @@ def _count(value: object) -> object:
     return int(value) if isinstance(value, float) and value == int(value) else value
 
 
+def _kind(value: object) -> object:
+    """Read ``executor: local`` as ``executor: {type: local}``."""
+    return {"type": value} if isinstance(value, str) else value
+
+
 Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+Options = Annotated[dict[str, Any], BeforeValidator(_kind)]
 
 
 class Section(BaseModel):
@@ -78,9 +84,9 @@ class RunConfig(Section):
 
     space: str | dict[str, Any] | None = None
     corpus: CorpusSection | None = None
-    trainer: dict[str, Any] = {"type": "llama"}
+    trainer: Options = {"type": "llama"}
     search: SearchSection = SearchSection()
-    executor: dict[str, Any] = {"type": "ray"}
+    executor: Options = {"type": "ray"}
     folder: str | None = None
     storage: str | None = None
 
@@ -130,7 +136,9 @@ def load_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> R
         raise ConfigError(f"{path} must hold keys such as corpus, trainer and search")
     for key, value in (changes or {}).items():
         section, _, name = key.rpartition(".")
-        (data.setdefault(section, {}) if section else data)[name] = value
+        if section:
+            data[section] = _kind(data.get(section) or {})
+        (data[section] if section else data)[name] = value
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:

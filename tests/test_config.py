@@ -97,6 +97,14 @@ def test_changes_replace_values_of_the_file(folder):
     assert config.executor == {"slots": 1}
 
 
+def test_a_type_alone_is_enough(folder):
+    config = load_config(
+        write(folder, "executor: local\ntrainer: synthetic"), {"executor.slots": 2}
+    )
+    assert config.executor == {"type": "local", "slots": 2}
+    assert config.trainer == {"type": "synthetic"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -127,19 +127,21 @@ def compare(
     an interval is ``mean +- t_0.975 sqrt(2 noise^2 / n)`` (e.g. Scheffe, The Analysis of
     Variance, 4.2).
 
+    Seeds are not given up for a mixture that lacks some: the most seeds that any other mixture
+    shares with the reference are compared, and mixtures without one of them left out. Of equally
+    many seeds those that the most mixtures have are taken.
+
     Args:
-        objective: By label and seed. Seeds that not all mixtures have are left out.
+        objective: By label and seed.
         reference: Label that the others are compared with.
 
     Returns:
         The comparison, or None if no seed is common to the reference and another mixture.
     """
-    if reference not in objective or len(objective) < 2:
-        return None
-    common = sorted(set.intersection(*(set(runs) for runs in objective.values())))
+    common = _common_seeds(objective, reference)
     if not common:
         return None
-    labels = list(objective)
+    labels = [label for label, runs in objective.items() if runs.keys() >= set(common)]
     table = np.array([[objective[label][s] for s in common] for label in labels])
     m, n = table.shape
     centred = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
@@ -159,6 +161,17 @@ def compare(
         noise,
         tuple(sorted(comparisons, key=lambda c: c.mean)),
     )
+
+
+def _common_seeds(objective: Mapping[str, Mapping[int, float]], reference: str) -> list[int]:
+    """The seeds that `compare` takes, in order; empty if there are none."""
+    own = set(objective.get(reference, ()))
+    shared = [own & set(runs) for label, runs in objective.items() if label != reference]
+
+    def worth(seeds: set[int]) -> tuple[int, int]:
+        return len(seeds), sum(seeds <= other for other in shared)
+
+    return sorted(max(shared, key=worth)) if shared else []
 
 
 def search_records(records: Sequence[RunRecord]) -> list[RunRecord]:

@@ -57,6 +57,22 @@ def test_seeds_that_a_mixture_lacks_are_left_out():
     assert found.comparisons[0].pairs == pytest.approx((0.1,))
 
 
+def test_a_mixture_that_lacks_a_seed_does_not_cost_the_others_one():
+    three, one = {1: 2.0, 2: 2.1, 3: 2.2}, {2: 2.5}
+    found = compare({RECOMMENDATION: three, "a": three, "failed": one, "none": {}})
+    assert found.seeds == (1, 2, 3)
+    assert [c.label for c in found.comparisons] == ["a"]
+    assert set(found.objective) == {RECOMMENDATION, "a"}
+
+
+def test_of_equally_many_seeds_those_of_the_most_mixtures_are_taken():
+    own = dict.fromkeys((1, 2, 3), 2.0)
+    first, last = dict.fromkeys((1, 2), 2.5), dict.fromkeys((2, 3), 2.5)
+    found = compare({"alone": first, RECOMMENDATION: own, "a": last, "b": last, "few": {3: 2.5}})
+    assert found.seeds == (2, 3)
+    assert {c.label for c in found.comparisons} == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     "table",
     [{}, {"a": {1: 2.0}}, {RECOMMENDATION: {1: 2.0}}, {RECOMMENDATION: {1: 2.0}, "a": {2: 2.0}}],

@@ -167,11 +167,10 @@ def _common_seeds(objective: Mapping[str, Mapping[int, float]], reference: str) 
     """The seeds that `compare` takes, in order; empty if there are none."""
     own = set(objective.get(reference, ()))
     shared = [own & set(runs) for label, runs in objective.items() if label != reference]
-
-    def worth(seeds: set[int]) -> tuple[int, int]:
-        return len(seeds), sum(seeds <= other for other in shared)
-
-    return sorted(max(shared, key=worth)) if shared else []
+    if not shared:
+        return []
+    most = max(shared, key=lambda seeds: (len(seeds), sum(seeds <= other for other in shared)))
+    return sorted(most)
 
 
 def search_records(records: Sequence[RunRecord]) -> list[RunRecord]:

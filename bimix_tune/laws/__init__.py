@@ -45,7 +45,7 @@ def fit(curves: Sequence[LossCurve], space: SearchSpace, law: str = "auto") -> L
 
     Raises:
         FitError: There are no curves or one mixture only, a curve lacks a domain, no curve
-            has a target, units differ, or the law is unknown.
+            has a target, units or scales differ, or the law is unknown.
     """
     if law != "auto" and law not in LAWS:
         raise FitError(f"unknown law {law!r}" + did_you_mean(law, ["auto", *LAWS]))
@@ -82,7 +82,8 @@ def optimise(fit: LawFit, space: SearchSpace, tokens: float) -> Mixture:
         tokens: Training tokens at which losses are judged.
 
     Raises:
-        FitError: The space has other domains than the fit.
+        FitError: The space has other domains than the fit, or ``tokens`` is not a finite
+            number > 0.
     """
     if set(space.names) != set(fit.space.names):
         raise FitError(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from bimix_tune.errors import FitError, MixtureError
 from bimix_tune.laws.additive import Additive
 from bimix_tune.laws.base import ALPHA, BETA, DELTA, EPS, LEVEL, PHI, Law, growth
 from bimix_tune.laws.bimix import Bimix
 from bimix_tune.laws.held_out import HeldOut
 from bimix_tune.laws.optimum import Terms
 from bimix_tune.laws.transfer import Transfer
-from bimix_tune.simplex import Array
+from bimix_tune.simplex import SUM_TOLERANCE, Array
 from bimix_tune.space import SearchSpace
 
 LAWS: dict[str, Law] = {law.name: law for law in (Bimix(), Additive(), Transfer())}
@@ -65,18 +67,43 @@ class LawFit:
 
         Returns:
             (M, V), in `unit`.
+
+        Raises:
+            FitError: ``tokens`` is not a finite number > 0.
+            MixtureError: The mixtures have other domains, or are none.
         """
         r = self._array(mixtures)
-        t = np.full(len(r), tokens / self.reference)
+        t = np.full(len(r), self._time(tokens))
         d = np.full(len(r), float(decayed is not False))
         return np.asarray(np.exp(LAWS[self.law].log_loss(self.theta, self.space, r, t, d)[0]).T)
 
+    def _time(self, tokens: float) -> float:
+        """Tokens in units of the reference."""
+        if not (math.isfinite(tokens) and tokens > 0):
+            raise FitError(f"tokens must be a finite number > 0, but got {tokens!r}")
+        return tokens / self.reference
+
     def _array(self, mixtures: Mixtures) -> Array:
+        """Mixtures as rows that are ones, (M, K)."""
         if isinstance(mixtures, Mapping):
-            return self.space.array(mixtures)[None]
-        if isinstance(mixtures, np.ndarray):
-            return np.atleast_2d(np.asarray(mixtures, dtype=float))
-        return self.space.matrix(mixtures)
+            r = self.space.array(mixtures)[None]
+        elif isinstance(mixtures, np.ndarray):
+            r = np.atleast_2d(np.asarray(mixtures, dtype=float))
+        else:
+            r = self.space.matrix(mixtures)
+        k = len(self.space.names)
+        if r.ndim != 2 or r.shape[1] != k:
+            raise MixtureError(
+                f"an array of mixtures must have shape (M, {k}), one column for each domain of "
+                f"the law, but has {r.shape}"
+            )
+        good = (r >= 0).all(axis=1) & (np.abs(r.sum(axis=1) - 1.0) <= SUM_TOLERANCE)
+        if not good.all():
+            raise MixtureError(
+                "proportions must be >= 0 and sum to 1, but a mixture is "
+                f"{r[good.argmin()].tolist()}; see Mixture.normalised"
+            )
+        return r
 
     def objective(
         self, mixtures: Mixtures, tokens: float, noise: bool = True
@@ -94,6 +121,10 @@ class LawFit:
 
         Returns:
             Mean (M,) and standard deviation (M,).
+
+        Raises:
+            FitError: ``tokens`` is not a finite number > 0.
+            MixtureError: The mixtures have other domains, or are none.
         """
         r = self._array(mixtures)
         parts = self.space.weights * self.predict(r, tokens)
@@ -110,17 +141,26 @@ class LawFit:
         return dataclasses.replace(self, theta=theta, draws=theta[None])
 
     def gradient(self, mixtures: Mixtures, tokens: float) -> Array:
-        """Derivatives of the objective by the proportions, each taken as free, (M, K)."""
+        """Derivatives of the objective by the proportions, each taken as free, (M, K).
+
+        Raises:
+            FitError: ``tokens`` is not a finite number > 0.
+            MixtureError: The mixtures have other domains, or are none.
+        """
         terms = self.terms(tokens)
         x = terms.eps + self._array(mixtures) @ terms.carriers.T
         return np.asarray(-(terms.alpha * terms.c * x ** (-terms.alpha - 1.0)) @ terms.carriers)
 
     def terms(self, tokens: float) -> Terms:
-        """The objective at one token count as a sum of powers."""
+        """The objective at one token count as a sum of powers.
+
+        Raises:
+            FitError: ``tokens`` is not a finite number > 0.
+        """
         return self._terms(self.theta, tokens)
 
     def _terms(self, theta: Array, tokens: float) -> Terms:
-        log_growth, _ = growth(theta[..., :6], np.array([tokens / self.reference]), np.ones(1))
+        log_growth, _ = growth(theta[..., :6], np.array([self._time(tokens)]), np.ones(1))
         factor = self.space.weights * np.exp(log_growth[..., 0])
         return LAWS[self.law].terms(theta, self.space, factor)
 

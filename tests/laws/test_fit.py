@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bimix_tune.curves import LossCurve
-from bimix_tune.errors import FitError
+from bimix_tune.errors import FitError, MixtureError
 from bimix_tune.laws import LAWS, LawFit, fit, least_squares, optimise
 from bimix_tune.space import Mixture, SearchSpace, Target
 
@@ -253,6 +253,39 @@ def test_optimise_refuses_other_domains(known, curves):
     found = fit(curves[:3], known.space)
     with pytest.raises(FitError, match=r"domains \['a', 'b'\], but the law was fitted to \['d0'"):
         optimise(found, SearchSpace(["a", "b"]), 1e6)
+
+
+@pytest.mark.parametrize("tokens", [0, -1e6, float("nan"), float("inf")])
+def test_predictions_refuse_tokens_that_are_none(tokens, known, curves):
+    found, r = fit(curves[:3], known.space), np.full(4, 0.25)
+    for ask in (
+        lambda: found.predict(r, tokens),
+        lambda: found.objective(r, tokens),
+        lambda: found.gradient(r, tokens),
+        lambda: found.terms(tokens),
+        lambda: optimise(found, known.space, tokens),
+    ):
+        with pytest.raises(FitError, match=f"tokens must be a finite number > 0, but got {tokens}"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("mixtures", "message"),
+    [
+        (np.full((2, 3), 1 / 3), r"shape \(M, 4\), .* but has \(2, 3\)"),
+        (np.full((1, 2, 4), 0.25), r"but has \(1, 2, 4\)"),
+        (np.array([[0.25] * 4, [0.5] * 4]), r">= 0 and sum to 1, but a mixture is \[0.5, 0.5"),
+        (np.array([1.5, -0.5, 0.0, 0.0]), r"a mixture is \[1.5, -0.5"),
+        (np.array([np.nan, 1.0, 0.0, 0.0]), r"a mixture is \[nan, 1.0"),
+        ({"d0": 2.0, "d1": 0.0, "d2": 0.0, "d3": 0.0}, r"a mixture is \[2.0"),
+        ([{"d0": 1.0}], r"no proportion for \['d1'"),
+    ],
+)
+def test_predictions_refuse_what_is_no_mixture(mixtures, message, known, curves):
+    found = fit(curves[:3], known.space)
+    for ask in (found.predict, found.objective, found.gradient):
+        with pytest.raises(MixtureError, match=message):
+            ask(mixtures, 1e6)
 
 
 def test_warns_when_not_converged(known, curves, monkeypatch):

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import optuna
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from bimix_tune import __version__
 from bimix_tune.cli import tables
@@ -43,8 +43,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+# Names, paths and causes of failures are text: `[/code]` is no style and `:books:` no emoji.
+console = Console(highlight=False, markup=False, emoji=False)
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 RunFile = Annotated[Path, typer.Argument(help="A run file (YAML), such as examples/starter.yaml.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a search, such as runs/starter.")]
@@ -93,7 +94,7 @@ def search_command(
 def _search(config: RunConfig, file: Path) -> SearchResult:
     """Prepare, then search with a live display."""
     began = time.monotonic()
-    console.print(f"[bold]bimix-tune {__version__}[/bold]  {file}")
+    console.print(Text.assemble((f"bimix-tune {__version__}", "bold"), f"  {file}"))
     plan = prepare(config, file, say)
     if plan.corpus is not None:
         console.print(tables.corpus_table(plan.corpus))
@@ -288,5 +289,5 @@ def main() -> None:
     try:
         app()
     except BimixError as error:
-        errors.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
+        errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)

@@ -165,6 +165,39 @@ def test_every_command_explains_itself_with_an_example(cli):
         assert f"bimix-tune {name}" in text.replace("Usage: bimix-tune", "")
 
 
+def test_names_and_causes_are_text_not_markup(cli, tmp_path):
+    names = ["[/code]", "[red]x", ":books:"]
+    listed = ", ".join(f'"{name}"' for name in names)
+    run = tmp_path / "[red] run.yaml"
+    run.write_text(
+        f"space: {{domains: [{listed}]}}\n"
+        f"trainer: {{type: synthetic, domains: [{listed}], tokens: 10k}}\n"
+        "search: {trials: 3, confirm_seeds: 1}\nexecutor: local\n"
+    )
+    for args in (("search", run), ("status", "runs/[red] run"), ("fit", "runs/[red] run")):
+        code, out, err = cli(*args)
+        assert (code, err) == (0, "")
+        assert all(name in out for name in names)
+    code, _, err = cli("search", "[/nothing].yaml")
+    assert (code, err.strip()) == (
+        1,
+        "error: no run file '[/nothing].yaml': No such file or directory",
+    )
+
+
+def test_the_cause_of_a_failed_run_is_text_not_markup(cli, tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "space: {domains: [web, code]}\n"
+        "trainer: {type: command, tokens: 5, targets: [web, code], "
+        "command: ['/[/no/such]', '{mixture}']}\n"
+        "search: {trials: 2, confirm_seeds: 0}\nexecutor: local\n"
+    )
+    code, out, err = cli("search", "run.yaml")
+    assert code == 1
+    assert "Traceback" not in err
+    assert "'/[/no/such]' cannot start" in out + err
+
+
 def start(tmp_path, run):
     script = "import sys; sys.argv[0] = 'bimix-tune'; from bimix_tune.cli import main; main()"
     return subprocess.Popen(

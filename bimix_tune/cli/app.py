@@ -18,6 +18,7 @@ from rich.text import Text
 
 from bimix_tune import __version__
 from bimix_tune.cli import tables
+from bimix_tune.cli.benchmark import benchmark
 from bimix_tune.cli.display import Display
 from bimix_tune.config import (
     CorpusSection,
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.add_typer(benchmark, name="benchmark")
 # Names, paths and causes of failures are text: `[/code]` is no style and `:books:` no emoji.
 console = Console(highlight=False, markup=False, emoji=False)
 errors = Console(stderr=True, highlight=False, markup=False, emoji=False)

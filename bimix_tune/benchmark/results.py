@@ -1,0 +1,106 @@
+"""Results on disk: JSON lines, each written in one piece, so that a benchmark can be continued."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bimix_tune.errors import CurveError
+
+Key = tuple[str, str, int, int, str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One law fitted to one draw of runs; the scores are those of `scores.Scores`.
+
+    Args:
+        swarm: Name of the swarm.
+        data: Its digest.
+        n: Number of runs fitted.
+        draw: Number of the draw.
+        law: Name of the law or peer.
+        error: Mean relative error; NaN, as the other scores, where there is none.
+        r2: Of the objective.
+        spearman: Of the objective.
+        regret: In units of the range.
+        coverage: Of the 95 % interval.
+        seconds: Processor time of the fit.
+        failure: Why the fit failed, or empty.
+    """
+
+    swarm: str
+    data: str
+    n: int
+    draw: int
+    law: str
+    error: float = math.nan
+    r2: float = math.nan
+    spearman: float = math.nan
+    regret: float = math.nan
+    coverage: float = math.nan
+    seconds: float = math.nan
+    failure: str = ""
+
+    @property
+    def key(self) -> Key:
+        """What was measured, on which data."""
+        return (self.swarm, self.data, self.n, self.draw, self.law)
+
+    def to_json(self) -> str:
+        """One line; NaN is null."""
+        values = dataclasses.asdict(self)
+        plain = {k: None if v != v else v for k, v in values.items()}
+        return json.dumps(plain, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Result:
+        """Read a line of `to_json`."""
+        values = json.loads(line)
+        plain: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
+        return cls(**plain)
+
+
+def append_result(path: Path, result: Result) -> None:
+    """Add a line in a single write."""
+    line = (result.to_json() + "\n").encode()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(handle, line)
+    finally:
+        os.close(handle)
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a crash left without its end."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)
+
+
+def read_results(path: str | Path) -> list[Result]:
+    """Results of an earlier call; none if there is no such file.
+
+    Raises:
+        CurveError: A line is no result; the message names it.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    results = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            results.append(Result.from_json(line))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CurveError(
+                f"{path}, line {number} is no result of a benchmark ({error}): "
+                "remove the file, or choose another output folder"
+            ) from error
+    return results

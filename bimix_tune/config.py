@@ -102,7 +102,8 @@ class Plan:
         trainer: The recipe of one run.
         corpus: The tokenised text, or None for a trainer that brings its own.
         baselines: The training-free mixtures by label.
-        settings: What losses depend on, to refuse continuing a search under other settings.
+        settings: What losses depend on beside space and trainer, to refuse continuing a search
+            under others.
     """
 
     config: RunConfig
@@ -189,8 +190,7 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
     budget = config.search.target_tokens or trainer.tokens
     if config.search.max_epochs is not None:
         space = space.cap_epochs(budget, config.search.max_epochs)
-    fixed = {k: v for k, v in config.trainer.items() if k != "device"}
-    settings = {"trainer": fixed, "corpus": corpus.key if corpus else None}
+    settings = {"corpus": corpus.key if corpus else None}
     baselines = baseline_mixtures(space, corpus, budget)
     return Plan(config, folder, space, trainer, corpus, baselines, settings)
 

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
 from bimix_tune.simplex import Array
+from bimix_tune.trials import lessons
 
 
 class BiMixPruner(BasePruner):
@@ -59,7 +60,7 @@ class BiMixPruner(BasePruner):
             return False
         done = [
             t
-            for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            for t in lessons(study, (TrialState.COMPLETE,))
             if step in t.intermediate_values and t.value is not None
         ]
         if len(done) < self._n_startup_trials:

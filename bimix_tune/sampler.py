@@ -15,6 +15,7 @@ no state that the study does not hold: several processes may share one storage.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -27,11 +28,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bimix_tune import simplex
 from bimix_tune.curves import LossCurve
-from bimix_tune.errors import FitError, MixtureError
-from bimix_tune.laws import LawFit, fit, optimise
+from bimix_tune.errors import FitError, MixtureError, did_you_mean
+from bimix_tune.laws import LAWS, LawFit, fit, optimise
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace, Target
-from bimix_tune.trials import ENQUEUED, PREFIX, curves_of, distributions, mixture_of
+from bimix_tune.trials import ENQUEUED, PREFIX, curves_of, distributions, lessons, mixture_of
+
+logger = logging.getLogger(__name__)
 
 OBJECTIVE = "objective"
 """Name of the only target of a study that reports no losses, just a value."""
@@ -56,7 +59,7 @@ class BiMixSampler(BaseSampler):
         seed: Seed of the draws. A study run by ask and tell in one thread is reproducible.
 
     Raises:
-        ValueError: The study has several objectives (on asking).
+        ValueError: The law is unknown, or (on asking) the study has several objectives.
         MixtureError: Enqueued proportions leave no feasible mixture, or the objective asks for
             a proportion with bounds that are not those of the space (on asking).
     """
@@ -71,6 +74,8 @@ class BiMixSampler(BaseSampler):
         independent_sampler: BaseSampler | None = None,
         seed: int | None = None,
     ) -> None:
+        if law != "auto" and law not in LAWS:
+            raise ValueError(f"unknown `law` {law!r}" + did_you_mean(law, ["auto", *LAWS]))
         self._space = space
         self._target_tokens = target_tokens
         self._law = law
@@ -183,12 +188,14 @@ class BiMixSampler(BaseSampler):
         if not curves:
             curves, space = _objective_curves(study, space)
         tokens = self._target_tokens or max((float(c.tokens[-1]) for c in curves), default=1.0)
-        key = [(c.run, len(c.tokens)) for c in curves]
+        key = (study.study_name, [(c.run, len(c.tokens)) for c in curves])
         with self._lock:
             if self._fitted[0] != key:
                 try:
                     self._fitted = (key, fit(curves, space, self._law))
-                except FitError:  # too few distinct mixtures so far: the start-up design goes on
+                except FitError as error:
+                    if curves:
+                        logger.warning("no law yet, the start-up design goes on: %s", error)
                     self._fitted = (key, None)
             return self._fitted[1], tokens
 
@@ -196,8 +203,8 @@ class BiMixSampler(BaseSampler):
         self, study: Study, number: int | None = None, states: tuple[TrialState, ...] = TRIED
     ) -> Array:
         """Mixtures of all trials (but one) that are running or ended in order, (N, K)."""
-        trials = study.get_trials(deepcopy=False, states=states)
-        mixtures = [mixture_of(t, self._space) for t in trials if t.number != number]
+        trials = [t for t in lessons(study, states) if t.number != number]
+        mixtures = [mixture_of(t, self._space) for t in trials]
         return self._space.matrix(m for m in mixtures if m is not None)
 
 
@@ -269,7 +276,7 @@ def _objective_curves(study: Study, space: SearchSpace) -> tuple[list[LossCurve]
     and shifted to begin at their own range; a shift does not move an optimum.
     """
     only = SearchSpace(space.domains, [Target(OBJECTIVE)], space.source)
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = [t for t in lessons(study, (TrialState.COMPLETE,)) if np.isfinite(t.value or 0.0)]
     pairs = [(t, m) for t in trials if t.value is not None and (m := mixture_of(t, space))]
     if not pairs:
         return [], only

@@ -8,7 +8,7 @@ attributes ``losses@<tokens>``, one per checkpoint: append-only and readable by 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import FloatDistribution
@@ -24,6 +24,8 @@ PREFIX = "r_"
 LOSSES = "losses@"
 MIXTURE = "mixture"
 WEIGHTS = "target_weights"
+HELD_BACK = "held_back"
+"""Trials with this user attribute judge a search; nothing is learnt from them."""
 ENQUEUED = "fixed_params"
 """Where Optuna keeps the parameters of `Study.enqueue_trial` among the system attributes."""
 
@@ -92,7 +94,7 @@ def report_losses(
         and nothing is recorded, where a loss is NaN or infinite; Optuna then fails the trial.
 
     Raises:
-        CurveError: A target of the space is missing from the losses.
+        CurveError: A target of the space is missing from the losses, or a loss is not positive.
     """
     weights: Mapping[str, float] = trial.user_attrs.get(WEIGHTS) or dict.fromkeys(losses, 1.0)
     missing = [name for name, weight in weights.items() if weight > 0 and name not in losses]
@@ -102,6 +104,9 @@ def report_losses(
         )
     if not all(math.isfinite(v) for v in losses.values()):
         return math.nan
+    wrong = [name for name, value in losses.items() if value <= 0]
+    if wrong:
+        raise CurveError(f"a loss must be > 0, but that of {wrong[0]!r} is {losses[wrong[0]]!r}")
     record = {"losses": {k: float(v) for k, v in losses.items()}, "decayed": decayed, "unit": unit}
     trial.set_user_attr(f"{LOSSES}{int(tokens)}", record)
     total = sum(weights.values())
@@ -148,8 +153,13 @@ def curve_of(trial: FrozenTrial, space: SearchSpace) -> LossCurve | None:
     )
 
 
+def lessons(study: Study, states: Sequence[TrialState]) -> list[FrozenTrial]:
+    """Trials in these states that may be learnt from: all but those held back."""
+    trials = study.get_trials(deepcopy=False, states=tuple(states))
+    return [t for t in trials if not t.user_attrs.get(HELD_BACK)]
+
+
 def curves_of(study: Study, space: SearchSpace) -> list[LossCurve]:
     """Curves of all finished and pruned trials (a running trial's curve is not yet settled)."""
-    states = (TrialState.COMPLETE, TrialState.PRUNED)
-    trials = study.get_trials(deepcopy=False, states=states)
+    trials = lessons(study, (TrialState.COMPLETE, TrialState.PRUNED))
     return [curve for t in trials if (curve := curve_of(t, space)) is not None]

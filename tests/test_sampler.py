@@ -201,6 +201,41 @@ def test_several_processes_may_share_a_storage(tmp_path):
     assert len(trials) == 12
 
 
+def test_one_sampler_serves_several_studies():
+    """What it learnt in one study must not leak into another."""
+    sampler = BiMixSampler(SPACE, seed=0, n_startup_trials=4)
+
+    def favouring(index):
+        def objective(trial):
+            mixture = suggest_mixture(trial, SPACE)
+            losses = dict.fromkeys(NAMES, 1 + 2 * (0.02 + mixture[NAMES[index]]) ** (-0.3))
+            return report_losses(trial, 1000, losses)
+
+        return objective
+
+    best = []
+    for index in (0, 1):
+        study = study_of(sampler)
+        study.optimize(favouring(index), n_trials=12)
+        best.append(suggest_mixture(study.ask(), SPACE))
+    assert best[0]["web"] > 0.5 > best[0]["code"]
+    assert best[1]["code"] > 0.5 > best[1]["web"]
+
+
+def test_infinite_objectives_teach_nothing():
+    study = study_of()
+    study.optimize(
+        lambda t: np.inf if t.number == 3 else scalar_objective(t),
+        n_trials=10,
+    )
+    assert study.best_value < 3.6
+
+
+def test_an_unknown_law_is_refused_at_once():
+    with pytest.raises(ValueError, match="did you mean 'bimix'"):
+        BiMixSampler(SPACE, law="bimx")
+
+
 def test_a_negative_start_up_is_refused():
     with pytest.raises(ValueError, match="n_startup_trials"):
         BiMixSampler(SPACE, n_startup_trials=-1)

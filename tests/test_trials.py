@@ -78,6 +78,27 @@ def test_a_diverged_loss_fails_the_trial_and_records_nothing(bad):
     assert curve_of(study.trials[0], SPACE) is None
 
 
+@pytest.mark.parametrize("bad", [0.0, -1.0])
+def test_a_loss_that_is_not_positive_is_refused(bad):
+    study = new_study()
+    trial = study.ask()
+    suggest_mixture(trial, SPACE)
+    with pytest.raises(CurveError, match="that of 'code' is"):
+        report_losses(trial, 10, {"web": 1.0, "code": bad})
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert curves_of(study, SPACE) == []
+
+
+def test_trials_that_are_held_back_teach_nothing():
+    study = new_study()
+    for held in (False, True):
+        trial = study.ask()
+        suggest_mixture(trial, SPACE)
+        trial.set_user_attr("held_back", held)
+        study.tell(trial, report_losses(trial, 10, {"web": 2.0, "code": 1.0}))
+    assert [c.run for c in curves_of(study, SPACE)] == ["0"]
+
+
 def test_running_and_failed_trials_leave_no_curve():
     study = new_study()
     for state in (None, optuna.trial.TrialState.FAIL, optuna.trial.TrialState.PRUNED):

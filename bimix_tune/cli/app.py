@@ -33,7 +33,8 @@ from bimix_tune.entropy import KINDS, domain_entropies
 from bimix_tune.errors import BimixError, ConfigError, did_you_mean
 from bimix_tune.laws import LawFit, fit, optimise
 from bimix_tune.loop import SearchResult, search
-from bimix_tune.loop.outcome import load_study, outcome
+from bimix_tune.loop.ledger import records_of
+from bimix_tune.loop.outcome import ENDED, load_study, outcome
 from bimix_tune.space import SearchSpace, load_space
 from bimix_tune.strategies.baselines import baseline_mixtures
 
@@ -131,15 +132,18 @@ def status(folder: Folder, storage: Storage = None) -> None:
     Example: `bimix-tune status runs/starter`
     """
     study, space = load_study(folder, storage)
-    result = outcome(study, space, folder)
+    records = records_of(study, space)
     counts: dict[str, int] = {}
-    for record in result.records:
+    for record in records:
         counts[record.state] = counts.get(record.state, 0) + 1
     console.print(", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items())))
-    for record in result.records:
+    for record in records:
         if record.state == "FAIL":
             console.print(f"run {record.number} failed: {record.cause}", style="red")
-    show(result)
+    if any(record.state in ENDED for record in records):
+        show(outcome(study, space, folder))
+    else:
+        console.print("no run has ended in order yet, so there is nothing to recommend")
 
 
 @app.command()

@@ -82,7 +82,7 @@ class Display:
             self._live.update(self.panel(state))
 
     def _resumed(self, state: SearchState) -> None:
-        """Do not list again what an earlier session finished."""
+        """Do not list again what an earlier call finished."""
         done = {r.number for r in state.records if r.state in ENDED}
         self._shown = done
         if done:

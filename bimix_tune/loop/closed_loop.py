@@ -11,6 +11,7 @@ All of it is in the study on disk, so the same call again continues where the la
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -31,7 +32,14 @@ from bimix_tune.executors.local import LocalExecutor
 from bimix_tune.laws import LawFit, optimise
 from bimix_tune.loop import ledger
 from bimix_tune.loop.driver import Driver, Running
-from bimix_tune.loop.outcome import best_of, outcome, recommend, save_curves, save_result
+from bimix_tune.loop.outcome import (
+    best_of,
+    note_recommendation,
+    outcome,
+    recommend,
+    save_curves,
+    save_result,
+)
 from bimix_tune.loop.result import (
     BASELINE,
     CONFIRMATION,
@@ -49,6 +57,9 @@ from bimix_tune.training.base import Trainer
 
 RIVALS = ("all", "best")
 MONITOR_SECONDS = 0.4
+INCIDENTAL = ("device", "save_to", "corpus", "runs", "sleep", "grace")
+"""Options of trainers that do not change losses, or that paths cannot identify (a corpus has a
+key for that); a search may be continued with others."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +155,7 @@ def search(
     folder = Path(folder)
     tokens = target_tokens or trainer.tokens
     known: dict[str, Any] = {"space": space.to_dict(), "tokens": trainer.tokens, "seed": seed}
-    known |= {"unit": trainer.unit, **(settings or {})}
+    known |= {"unit": trainer.unit, **(settings or {}), "trainer": described(trainer)}
     with (
         ledger.only_driver(folder),
         nullcontext(executor) if executor else LocalExecutor(trainer) as running_on,
@@ -157,11 +168,19 @@ def search(
             pruner or BiMixPruner(),
         )
         study.set_user_attr(ledger.TARGET_TOKENS, tokens)
-        loop = _Loop(study, space, trainer, running_on, folder, tokens)
-        loop.seed, loop.monitor = seed, monitor
-        known_mixtures = baseline_mixtures(space, budget=tokens)
-        opponents = distinct(dict(baselines) if baselines else known_mixtures)
-        return loop.run(trials, opponents, confirm_seeds, rivals)
+        if baselines is None:
+            baselines = baseline_mixtures(space, budget=tokens)
+        loop = _Loop(study, space, trainer, running_on, folder, tokens, seed, monitor)
+        return loop.run(trials, distinct(dict(baselines)), confirm_seeds, rivals)
+
+
+def described(trainer: Trainer) -> dict[str, Any]:
+    """What a trainer's losses depend on, as far as a value says so: its kind and its options."""
+    known: dict[str, Any] = {"type": type(trainer).__name__}
+    if dataclasses.is_dataclass(trainer):
+        names = [field.name for field in dataclasses.fields(trainer)]
+        known |= {name: getattr(trainer, name) for name in names if name not in INCIDENTAL}
+    return known
 
 
 def _check(space: SearchSpace, trainer: Trainer, trials: int, rivals: str) -> None:
@@ -180,12 +199,6 @@ def _check(space: SearchSpace, trainer: Trainer, trials: int, rivals: str) -> No
 class _Loop:
     """One search on one study; the attributes are what its phases share."""
 
-    seed: int = 0
-    monitor: Callable[[SearchState], None] | None = None
-    told: float = 0.0
-    final_law: LawFit | None = None
-    optimum: tuple[LawFit, Mixture, float, float] | None = None
-
     def __init__(
         self,
         study: Study,
@@ -194,8 +207,13 @@ class _Loop:
         executor: Executor,
         folder: Path,
         target_tokens: int,
+        seed: int,
+        monitor: Callable[[SearchState], None] | None,
     ) -> None:
         self.study, self.space, self.folder = study, space, folder
+        self.seed, self.monitor, self.told = seed, monitor, 0.0
+        self.final_law: LawFit | None = None
+        self.optimum: tuple[LawFit, Mixture, float, float] | None = None
         self.executor, self.trainer, self.target_tokens = executor, trainer, target_tokens
         self.phase, self.total = "search", 0
         # The law shown and noted during the search; a foreign sampler is watched by one of ours.
@@ -221,9 +239,12 @@ class _Loop:
         try:
             self.explore(trials, baselines)
             recommendation, self.final_law = recommend(self.study, self.space, self.target_tokens)
+            note_recommendation(self.study, self.space, self.target_tokens, recommendation)
             if confirm_seeds:
                 self.confirm(recommendation, baselines, confirm_seeds, rivals)
         except BaseException:
+            for number in self.driver.running:
+                self.executor.stop(number)
             ledger.requeue_lost(self.study)
             raise
         finally:

@@ -181,7 +181,8 @@ class Driver:
         """Record a failure; call the search off if nothing ever worked."""
         logger.warning("run %d failed: %s", number, cause)
         run.trial.set_user_attr(ledger.SECONDS, round(time.monotonic() - run.started, 2))
-        ledger.fail(self._study, number, cause)
+        run.trial.set_user_attr(ledger.CAUSE, cause)
+        self._study.tell(number, state=TrialState.FAIL)
         del self.running[number]
         self._failures.append(cause)
         if not self._succeeded and len(self._failures) >= HOPELESS:

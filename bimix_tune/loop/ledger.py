@@ -6,10 +6,11 @@ confirmation runs are enqueued trials, the rest are the sampler's. Resuming is r
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from bimix_tune.errors import ConfigError, ExecutorError
+from bimix_tune.errors import ConfigError, ExecutorError, MixtureError
 from bimix_tune.loop.result import BASELINE, CONFIRMATION, PROPOSAL, RunRecord
 from bimix_tune.space import Mixture, SearchSpace
-from bimix_tune.trials import ENQUEUED, PREFIX, curve_of, mixture_of
+from bimix_tune.trials import ENQUEUED, HELD_BACK, PREFIX, curve_of, mixture_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +59,20 @@ def only_driver(folder: Path) -> Iterator[None]:
 
 
 def storage_of(folder: Path, storage: str | BaseStorage | None) -> str | BaseStorage:
-    """The storage of a run folder: its own SQLite file unless another one is given."""
+    """The storage of a run folder: its own SQLite file unless another one is given.
+
+    Raises:
+        ConfigError: The folder's path cannot be part of a database URL.
+    """
+    if storage is None and "?" in str(folder):
+        raise ConfigError(f"a run folder must have no '?' in its path, but got {str(folder)!r}")
     return storage or f"sqlite:///{folder / 'study.db'}"
+
+
+def name_of(folder: Path, storage: str | BaseStorage | None) -> str:
+    """The study's name: the folder's where studies share a storage; else one that lets the
+    folder be renamed."""
+    return "bimix-tune" if storage is None else folder.resolve().name
 
 
 def open_study(
@@ -72,7 +85,7 @@ def open_study(
     """Create the study of a run folder, or continue it.
 
     Args:
-        folder: The run folder; its name is the study's.
+        folder: The run folder; its name is the study's in a storage that is not its own.
         storage: Optuna storage or its URL; None for SQLite in the folder.
         settings: What the losses depend on (space, trainer). A study continues only under the
             settings that it was begun with, since losses under others do not compare.
@@ -83,16 +96,17 @@ def open_study(
         ConfigError: The study was begun with other settings.
     """
     study = optuna.create_study(
-        study_name=folder.resolve().name,
+        study_name=name_of(folder, storage),
         storage=storage_of(folder, storage),
         load_if_exists=True,
         sampler=sampler,
         pruner=pruner,
         direction="minimize",
     )
+    settings = json.loads(json.dumps(settings, default=lambda value: type(value).__name__))
     known = study.user_attrs.get(SETTINGS)
     if known is None:
-        study.set_user_attr(SETTINGS, dict(settings))
+        study.set_user_attr(SETTINGS, settings)
     elif known != settings:
         changed = sorted(k for k in {*known, *settings} if known.get(k) != settings.get(k))
         raise ConfigError(
@@ -113,7 +127,11 @@ def requeue_lost(study: Study) -> int:
     for trial in lost:
         params = trial.system_attrs.get(ENQUEUED) or trial.params
         if params and trial.number not in replaced:
-            kept = {k: trial.user_attrs[k] for k in (ROLE, LABEL, SEED) if k in trial.user_attrs}
+            kept = {
+                k: trial.user_attrs[k]
+                for k in (ROLE, LABEL, SEED, HELD_BACK)
+                if k in trial.user_attrs
+            }
             study.enqueue_trial(params, user_attrs={**kept, RETRY_OF: trial.number})
         fail(study, trial.number, "the driver stopped while this run was under way")
     if lost:
@@ -132,8 +150,7 @@ def fail(study: Study, number: int, cause: str) -> None:
 def enqueue(study: Study, mixture: Mixture, role: str, label: str, seed: int) -> None:
     """Queue a run unless the study has it already (by role, label, seed and mixture)."""
     for trial in study.get_trials(deepcopy=False):
-        attrs = trial.user_attrs
-        same = (attrs.get(ROLE), attrs.get(LABEL), attrs.get(SEED)) == (role, label, seed)
+        same = [trial.user_attrs.get(key) for key in (ROLE, LABEL, SEED)] == [role, label, seed]
         params = trial.system_attrs.get(ENQUEUED, {})
         if same and all(
             math.isclose(params.get(PREFIX + n, math.nan), r, abs_tol=1e-9)
@@ -141,7 +158,10 @@ def enqueue(study: Study, mixture: Mixture, role: str, label: str, seed: int) ->
         ):
             return
     params = {PREFIX + name: share for name, share in mixture.items()}
-    study.enqueue_trial(params, user_attrs={ROLE: role, LABEL: label, SEED: seed})
+    attrs: dict[str, Any] = {ROLE: role, LABEL: label, SEED: seed}
+    if role == CONFIRMATION:
+        attrs[HELD_BACK] = True
+    study.enqueue_trial(params, user_attrs=attrs)
 
 
 def superseded(study: Study) -> set[int]:
@@ -177,7 +197,8 @@ def record_of(trial: FrozenTrial, space: SearchSpace) -> RunRecord:
     fixed = trial.system_attrs.get(ENQUEUED, {})
     mixture = mixture_of(trial, space)
     if mixture is None and all(PREFIX + n in fixed for n in space.names):
-        mixture = Mixture(space.names, [fixed[PREFIX + n] for n in space.names])
+        with suppress(MixtureError):  # enqueued by hand, and no mixture
+            mixture = Mixture(space.names, [fixed[PREFIX + n] for n in space.names])
     return RunRecord(
         number=trial.number,
         role=attrs.get(ROLE, PROPOSAL),

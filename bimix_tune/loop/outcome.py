@@ -47,8 +47,9 @@ def recommend(
 ) -> tuple[Mixture, LawFit | None]:
     """The optimum of the law fitted to all runs of the search, within its trust region.
 
-    Where no law can be fitted, the best mixture seen. A recommendation is noted in the study
-    and kept while no run is added, so that its confirmation goes on with the very same one.
+    Where no law can be fitted, the best mixture seen. One that is noted in the study (see
+    `note_recommendation`) is kept while no run is added, so that its confirmation goes on with
+    the very same mixture.
 
     Returns:
         The mixture, and the law, or None where none could be fitted.
@@ -65,14 +66,25 @@ def recommend(
         if best is None or best.mixture is None:
             raise ConfigError(f"no run of the search has ended in order yet: {error}") from error
         return best.mixture, None
-    basis = {"runs": [r.number for r in done], "target_tokens": target_tokens}
     noted = study.user_attrs.get(ledger.RECOMMENDED, {})
-    if noted.get("basis") == basis:
+    if noted.get("basis") == _basis(records, target_tokens):
         return Mixture(space.names, [noted["mixture"][n] for n in space.names]), law
     tried = space.matrix(r.mixture for r in done if r.mixture is not None)
-    mixture = optimise(law, trust_region(space, tried), target_tokens)
-    study.set_user_attr(ledger.RECOMMENDED, {"basis": basis, "mixture": dict(mixture)})
-    return mixture, law
+    return optimise(law, trust_region(space, tried), target_tokens), law
+
+
+def note_recommendation(
+    study: Study, space: SearchSpace, target_tokens: int, mixture: Mixture
+) -> None:
+    """Keep a recommendation with the runs that it rests on; for the driver alone."""
+    records = search_records(ledger.records_of(study, space))
+    noted = {"basis": _basis(records, target_tokens), "mixture": dict(mixture)}
+    study.set_user_attr(ledger.RECOMMENDED, noted)
+
+
+def _basis(records: Sequence[RunRecord], target_tokens: int) -> dict[str, Any]:
+    done = [r.number for r in records if r.state in ENDED and r.curve is not None]
+    return {"runs": done, "target_tokens": target_tokens}
 
 
 def confirmation_of(records: Sequence[RunRecord], recommendation: Mixture) -> Confirmation | None:
@@ -126,7 +138,8 @@ def load_study(folder: Path, storage: str | BaseStorage | None = None) -> tuple[
         raise missing
     try:
         study = optuna.load_study(
-            study_name=folder.resolve().name, storage=ledger.storage_of(folder, storage)
+            study_name=ledger.name_of(folder, storage),
+            storage=ledger.storage_of(folder, storage),
         )
     except KeyError as error:
         raise missing from error

@@ -155,6 +155,24 @@ def test_bad_input_is_one_message_and_no_traceback(cli, tmp_path, args, message)
     assert "Traceback" not in err
 
 
+def test_a_search_without_a_result_has_a_status(cli, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "space: {domains: [a, b]}\n"
+        "trainer: {type: command, command: [python, -c, 'raise SystemExit(3)'], tokens: 10,"
+        " targets: [a, b]}\n"
+        "executor: local\n"
+    )
+    code, _, err = cli("search", path)
+    assert code == 1
+    assert "the first 3 runs all failed" in err
+    code, out, _ = cli("status", tmp_path / "runs" / "run")
+    assert code == 0
+    assert "3 fail" in out
+    assert "run 0 failed: " in out
+    assert "nothing to recommend" in out
+
+
 def test_every_command_explains_itself_with_an_example(cli):
     code, out, _ = cli("--help")
     assert code == 0

@@ -28,6 +28,16 @@ def memory():
     return optuna.storages.InMemoryStorage()
 
 
+def interrupt_after(runs):
+    """A monitor that presses Ctrl-C."""
+
+    def monitor(state):
+        if state.done >= runs:
+            raise KeyboardInterrupt
+
+    return monitor
+
+
 def loss_of(mixture):
     r = np.array([mixture[n] for n in NAMES])
     return float(np.mean((0.02 + r) ** -ALPHA * (2.0 + 20 * 1000**-0.5)))
@@ -98,17 +108,11 @@ def test_more_trials_continue_a_search(tmp_path):
 
 
 def test_an_interrupted_search_continues_without_repeating_finished_work(tmp_path):
-    log, seen = tmp_path / "log", []
-
-    def interrupt(state):
-        seen.append(state)
-        if state.done >= 4:
-            raise KeyboardInterrupt
-
+    log = tmp_path / "log"
     options = {"folder": tmp_path / "run", "trials": 8, "confirm_seeds": 0}
-    trainer = LawTrainer(log=str(log), seconds=0.15)
+    trainer = LawTrainer(log=str(log), sleep=0.15)
     with pytest.raises(KeyboardInterrupt):
-        search(SPACE, trainer, **options, monitor=interrupt)
+        search(SPACE, trainer, **options, monitor=interrupt_after(4))
     study, _ = load_study(tmp_path / "run")
     assert not study.get_trials(states=[optuna.trial.TrialState.RUNNING])
     search(SPACE, LawTrainer(log=str(log)), **options)
@@ -126,7 +130,7 @@ def test_a_killed_driver_loses_only_the_runs_under_way(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_search import SPACE, LawTrainer\n"
         "from bimix_tune import search\n"
-        "search(SPACE, LawTrainer(log=sys.argv[2], seconds=0.2), folder=sys.argv[3], trials=8,"
+        "search(SPACE, LawTrainer(log=sys.argv[2], sleep=0.2), folder=sys.argv[3], trials=8,"
         " confirm_seeds=0)\n"
     )
     args = [sys.executable, "-c", script, str(Path(__file__).parent), str(log)]
@@ -161,6 +165,66 @@ def test_other_settings_are_not_mixed_into_a_search(tmp_path):
     search(SPACE, LawTrainer(), folder=tmp_path / "run", trials=4, confirm_seeds=0)
     with pytest.raises(ConfigError, match="begun with another tokens"):
         search(SPACE, LawTrainer(tokens=2000), folder=tmp_path / "run", trials=6)
+
+
+def test_another_trainer_is_not_mixed_into_a_search(memory, tmp_path):
+    options = {"folder": tmp_path / "run", "storage": memory, "trials": 4, "confirm_seeds": 0}
+    search(SPACE, LawTrainer(), **options, settings={"corpus": ("a", 1)})
+    search(SPACE, LawTrainer(sleep=0.001), **options, settings={"corpus": ("a", 1)})
+    with pytest.raises(ConfigError, match="begun with another trainer"):
+        search(SPACE, LawTrainer(noise=0.1), **options, settings={"corpus": ("a", 1)})
+
+
+def test_a_renamed_folder_is_the_same_search(tmp_path):
+    search(SPACE, LawTrainer(), folder=tmp_path / "run", trials=4, confirm_seeds=0)
+    (tmp_path / "run").rename(tmp_path / "renamed")
+    study, _ = load_study(tmp_path / "renamed")
+    assert len(study.trials) == 4
+
+
+def test_a_path_that_is_no_url_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no '\\?' in its path"):
+        search(SPACE, LawTrainer(), folder=tmp_path / "a?b", trials=4)
+
+
+def test_reading_a_search_does_not_write_to_it(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        search(SPACE, LawTrainer(), folder=tmp_path / "run", trials=9, monitor=interrupt_after(6))
+    study, space = load_study(tmp_path / "run")
+    before = study.user_attrs
+    assert outcome(study, space, tmp_path / "run").confirmation is None
+    assert study.user_attrs == before
+
+
+def test_an_enqueued_trial_that_is_no_mixture_fails_alone(memory, tmp_path):
+    options = {"folder": tmp_path / "run", "storage": memory, "confirm_seeds": 0}
+    search(SPACE, LawTrainer(), **options, trials=4)
+    study, _ = load_study(tmp_path / "run", memory)
+    study.enqueue_trial({"r_" + name: 0.9 for name in NAMES})
+    result = search(SPACE, LawTrainer(), **options, trials=6)
+    assert [r.cause for r in result.records if r.state == "FAIL"] == [
+        "trial 4 was enqueued with proportions that sum to 3.6, not to 1"
+    ]
+    assert len(result.records) == 6
+
+
+def test_an_interrupted_search_leaves_no_job_in_the_executor(memory, tmp_path):
+    trainer = LawTrainer(sleep=0.05)
+    with LocalExecutor(trainer) as executor:
+        options = {"folder": tmp_path / "run", "storage": memory, "executor": executor}
+        with pytest.raises(KeyboardInterrupt):
+            search(SPACE, trainer, **options, trials=8, monitor=interrupt_after(3))
+        ended = [e for _ in range(5) for e in executor.events(0.3)]
+        assert [e.stopped for e in ended] == [True]
+        assert executor.events(0.3) == []
+
+
+def test_proposals_learn_nothing_from_a_confirmation(memory, tmp_path):
+    options = {"folder": tmp_path / "run", "storage": memory}
+    search(SPACE, LawTrainer(), **options, trials=7)
+    states = []
+    search(SPACE, LawTrainer(), **options, trials=8, confirm_seeds=0, monitor=states.append)
+    assert " from 8 runs" in states[-1].law.status
 
 
 def test_failed_runs_are_recorded_with_their_cause_and_the_search_goes_on(memory, tmp_path):

@@ -22,7 +22,7 @@ class LawTrainer:
         diverges_above: Share of ``web`` above which the loss is NaN.
         ends_early: Leave out the last checkpoint.
         not_finite_above: Share of ``web`` above which the loss of ``code`` is infinite.
-        seconds: Sleep between checkpoints.
+        sleep: Seconds between checkpoints.
         log: File to which every start of a run is appended.
     """
 
@@ -33,7 +33,7 @@ class LawTrainer:
     diverges_above: float = 2.0
     ends_early: bool = False
     not_finite_above: float = 2.0
-    seconds: float = 0.0
+    sleep: float = 0.0
     log: str = ""
 
     def run(self, mixture, seed):
@@ -45,7 +45,7 @@ class LawTrainer:
         shift = np.exp(rng.normal(0, self.noise, 4))
         steps = [self.tokens // 4, self.tokens // 2, self.tokens]
         for s in steps[:-1] if self.ends_early else steps:
-            time.sleep(self.seconds)
+            time.sleep(self.sleep)
             if mixture["web"] > self.diverges_above:
                 raise DivergedError(f"the loss became NaN after {s} tokens")
             losses = (0.02 + r) ** -ALPHA * (2.0 + 20 * s**-0.5) * shift

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,32 +68,65 @@ def transfer(matrix: Array, targets: Sequence[str], domains: Sequence[str]) -> g
     """Heat map of the worth of a domain's token for a target, in tokens of its own domain.
 
     Args:
-        matrix: (V, K), NaN where the law has no entry (a target's own domain is 1).
+        matrix: (V, K); a target's own domain is 1.
         targets: Names of the rows, (V,).
         domains: Names of the columns, (K,).
     """
-    small = len(domains) <= 12
-    finite = matrix[np.isfinite(matrix)]
+    said = "a token of %{customdata[1]} is worth %{text} for %{customdata[0]}"
+    return _by_domain(matrix, targets, domains, "worth", said, max(1.0, float(matrix.max())), 2)
+
+
+def additive(matrix: Array, targets: Sequence[str], domains: Sequence[str]) -> go.Figure:
+    """Heat map of W, what targets without own domain gain from each domain.
+
+    Args:
+        matrix: (V, K), relative losses.
+        targets: Names of the rows, (V,).
+        domains: Names of the columns, (K,).
+    """
+    said = "W of %{customdata[1]} for %{customdata[0]}: %{text}"
+    return _by_domain(matrix, targets, domains, "W", said, float(matrix.max()) or 1.0, 3)
+
+
+def _by_domain(
+    matrix: Array,
+    targets: Sequence[str],
+    domains: Sequence[str],
+    name: str,
+    said: str,
+    reach: float,
+    digits: int,
+) -> go.Figure:
+    """Heat map of coefficients by target and domain.
+
+    Args:
+        matrix: (V, K), not negative.
+        targets: Names of the rows, (V,).
+        domains: Names of the columns, (K,).
+        name: Of the coefficients.
+        said: What a cell says when pointed at, in plotly's template language.
+        reach: End of the colour scale.
+        digits: Decimals of a cell.
+    """
     trace = go.Heatmap(
         z=matrix,
         x=list(range(len(domains))),
         y=list(range(len(targets))),
         zmin=0,
-        zmax=max(1.0, float(finite.max()) if finite.size else 1.0),
+        zmax=reach,
         colorscale=theme.SEQUENTIAL,
         xgap=2,
         ygap=2,
-        text=[[_entry(v) for v in row] for row in matrix],
+        text=[[_entry(v, digits) for v in row] for row in matrix],
         textfont={"color": theme.INK},
-        texttemplate="%{text}" if small else None,
+        texttemplate="%{text}" if len(domains) <= 12 else None,
         customdata=[
             [(theme.label(target, 60), theme.label(domain, 60)) for domain in domains]
             for target in targets
         ],
-        hovertemplate="a token of %{customdata[1]} is worth %{text} for %{customdata[0]}"
-        "<extra></extra>",
+        hovertemplate=f"{said}<extra></extra>",
         colorbar={
-            "title": {"text": "worth", "side": "right", "font": {"size": 13}},
+            "title": {"text": name, "side": "right", "font": {"size": 13}},
             "thickness": 12,
             "outlinewidth": 0,
         },
@@ -107,10 +139,8 @@ def transfer(matrix: Array, targets: Sequence[str], domains: Sequence[str]) -> g
     )
 
 
-def _entry(value: float) -> str:
-    if not math.isfinite(value):
-        return ""
-    return "0" if value < 0.005 else f"{value:.2f}"
+def _entry(value: float, digits: int) -> str:
+    return "0" if value < 0.5 * 10**-digits else f"{value:.{digits}f}"
 
 
 def _names(names: Sequence[str], width: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -178,19 +179,56 @@ def _law(result: SearchResult) -> str:
         )
         parts.append(_panels(fit))
     values = fit.parameters()
-    equation = (
-        "L = (ε + r′)^−α (B s^−β + C), times exp(−δ) at the end of the learning-rate decay; "
-        "s: training tokens, r′: the own domain's proportion plus what other domains are worth."
-    )
-    parts.append(fold("Parameters", Markup(caption(equation) + tables.parameters(values))))
-    matrix = _transfer(values, result.space.names)
-    if matrix is not None:
+    equations = "".join(caption(text) for text in _equations(values))
+    parts.append(fold("Parameters", Markup(equations + tables.parameters(values))))
+    worth = _rows(values, "transfer")
+    if worth is not None and any(_has_transfer(row) for row in worth[1]):
         parts.append(Markup("<h3>What a token of one domain is worth for another's loss</h3>"))
         text = "In tokens of the target's own domain (1). A row of a target without own domain "
         parts.append(caption(text + "has no natural unit: compare within the row only."))
-        figure = plots_law.transfer(matrix, list(values), result.space.names)
+        figure = plots_law.transfer(worth[1], worth[0], result.space.names)
         parts.append(_plot(figure, "transfer"))
+    gains = _rows(values, "additive")
+    if gains is not None:
+        parts.append(Markup("<h3>What targets without own domain gain from each domain</h3>"))
+        text = "W: about the part of the loss that e times as much of the domain removes; "
+        parts.append(caption(text + "0 where the domain makes no difference."))
+        figure = plots_law.additive(gains[1], gains[0], result.space.names)
+        parts.append(_plot(figure, "additive"))
     return "\n".join(parts)
+
+
+EQUATIONS = {
+    "transfer": (
+        "L = (ε + r′)^−α (B s^−β + C), times exp(−δ) at the end of the learning-rate decay; "
+        "s: training tokens, r′: the own domain's proportion plus what other domains are worth."
+    ),
+    "additive": (
+        "L = (B s^−β + C) (1 + Σ W h(r)), times exp(−δ) at the end of the learning-rate decay; "
+        "s: training tokens, h(r) = ((ε + r)^−α − (ε + 1)^−α) / α of each domain's proportion r."
+    ),
+}
+"""By the kind of a target's row of coefficients; see `LawFit.parameters`."""
+
+
+def _equations(values: dict[str, dict[str, Any]]) -> list[str]:
+    """The equation of every kind of target, and if there are several, of which targets."""
+    kinds = {kind: [t for t, row in values.items() if kind in row] for kind in EQUATIONS}
+    used = {kind: names for kind, names in kinds.items() if names}
+    if len(used) == 1:
+        return [EQUATIONS[kind] for kind in used]
+    return [f"{', '.join(names)}: {EQUATIONS[kind]}" for kind, names in used.items()]
+
+
+def _rows(values: dict[str, dict[str, Any]], kind: str) -> tuple[list[str], Array] | None:
+    """The targets with coefficients of a kind, and these, (V, K); None if there are none."""
+    rows = {target: list(row[kind].values()) for target, row in values.items() if kind in row}
+    return (list(rows), np.array(list(rows.values()), float)) if rows else None
+
+
+def _has_transfer(row: Array) -> bool:
+    """Whether several domains are worth something for a target, and not all the same."""
+    return bool(np.count_nonzero(row) > 1 and row.std() >= 1e-12)
 
 
 def _panels(fit: LawFit) -> Markup:
@@ -215,16 +253,6 @@ def _panels(fit: LawFit) -> Markup:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
-
-
-def _transfer(values: dict[str, dict[str, object]], domains: tuple[str, ...]) -> Array | None:
-    """The transfer rows, (V, K), or None if every target knows its own domain only."""
-    rows = [row.get("transfer") for row in values.values()]
-    table = [[r.get(d, 0.0) if isinstance(r, dict) else np.nan for d in domains] for r in rows]
-    matrix = np.array(table, float).reshape(len(rows), len(domains))
-    several = np.count_nonzero(np.nan_to_num(matrix), axis=1) > 1
-    alike = np.nanstd(matrix, axis=1) < 1e-12 if np.isfinite(matrix).all() else ~several
-    return matrix if (several & ~alike).any() else None
 
 
 def _runs(result: SearchResult) -> str:

@@ -109,7 +109,7 @@ def swatches(space: SearchSpace) -> Markup:
 
 
 def parameters(values: Mapping[str, Mapping[str, object]]) -> Markup:
-    """Numbers of the law by target; nested rows (transfer) are left to their figure."""
+    """Numbers of the law by target; rows by domain are left to their figures."""
     names = list(
         dict.fromkeys(k for row in values.values() for k, v in row.items() if _is_number(v))
     )

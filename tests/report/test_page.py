@@ -148,6 +148,33 @@ def test_one_target(make: Callable[..., SearchResult], tmp_path: Path) -> None:
     assert "plot-transfer" not in page.ids  # the law knows the own domain only
 
 
+PRODUCT, SUM = "L = (ε + r′)^−α (B s^−β + C)", "L = (B s^−β + C) (1 + Σ W h(r))"
+
+
+def test_sums_over_domains_have_their_equation_and_their_figure(
+    make: Callable[..., SearchResult], tmp_path: Path
+) -> None:
+    names = ["a", "b", "c"]
+    own = [Target(n, domain=n) for n in names]
+    both = SearchSpace(names, [*own, Target("exams"), Target("quiz")])
+    page = page_of(make(both, tmp_path / "both", 6, "additive"), tmp_path)
+    assert f"a, b, c: {PRODUCT}" in page.text and f"exams, quiz: {SUM}" in page.text
+    assert {"plot-transfer", "plot-additive"} <= set(page.ids)
+    alone = SearchSpace(names, [Target("exams")])
+    page = page_of(make(alone, tmp_path / "alone", 6, "additive"), tmp_path)
+    assert SUM in page.text and PRODUCT not in page.text
+    assert "plot-additive" in page.ids and "plot-transfer" not in page.ids
+
+
+def test_products_do_not_have_the_equation_of_a_sum(
+    make: Callable[..., SearchResult], tmp_path: Path
+) -> None:
+    space = SearchSpace(["a", "b"], [Target("a", domain="a"), Target("exams")])
+    page = page_of(make(space, tmp_path / "some", 6, "bimix"), tmp_path)
+    assert PRODUCT in page.text and SUM not in page.text
+    assert not {"plot-transfer", "plot-additive"} & set(page.ids)
+
+
 def test_cautions(result: SearchResult, tmp_path: Path) -> None:
     assert result.fit is not None
     fit = dataclasses.replace(result.fit, warnings=("the fit is <doubtful>",))

@@ -34,10 +34,17 @@ def test_agreement() -> None:
 
 
 def test_transfer_keeps_rows_and_columns_apart() -> None:
-    matrix = np.array([[1.0, 0.2, 0.001], [0.0, 1.0, np.nan]])
+    matrix = np.array([[1.0, 0.2, 0.001], [0.0, 1.0, 0.5]])
     figure = plots_law.transfer(matrix, ["t", "<u>"], ["a", "b", "c"])
     np.testing.assert_array_equal(figure.data[0].z, matrix)
     assert list(figure.data[0].text[0]) == ["1.00", "0.20", "0"]
-    assert list(figure.data[0].text[1]) == ["0", "1.00", ""]
+    assert list(figure.data[0].text[1]) == ["0", "1.00", "0.50"]
     assert figure.layout.yaxis.ticktext == ("t", "&lt;u&gt;")
     assert figure.layout.xaxis.ticktext == ("a", "b", "c")
+
+
+def test_coefficients_of_a_sum_fill_their_scale() -> None:
+    figure = plots_law.additive(np.array([[0.024, 0.0004, 0.2]]), ["t"], ["a", "b", "c"])
+    assert list(figure.data[0].text[0]) == ["0.024", "0", "0.200"]
+    assert figure.data[0].zmax == 0.2
+    assert plots_law.additive(np.zeros((1, 2)), ["t"], ["a", "b"]).data[0].zmax == 1.0

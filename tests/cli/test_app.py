@@ -159,7 +159,7 @@ def test_a_search_without_a_result_has_a_status(cli, tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(
         "space: {domains: [a, b]}\n"
-        "trainer: {type: command, command: [python, -c, 'raise SystemExit(3)'], tokens: 10,"
+        "trainer: {type: command, command: ['false', '{mixture}'], tokens: 10,"
         " targets: [a, b]}\n"
         "executor: local\n"
     )

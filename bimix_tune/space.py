@@ -21,6 +21,9 @@ from bimix_tune import simplex
 from bimix_tune.errors import MixtureError, SpaceError, did_you_mean
 from bimix_tune.simplex import Array
 
+SAME_MIXTURE = 1e-9
+"""Greatest distance of two mixtures that count as one: rounding on the way through a trial."""
+
 
 class Mixture(Mapping[str, float]):
     """Shares of the training tokens by domain; they sum to one.
@@ -74,6 +77,25 @@ class Mixture(Mapping[str, float]):
         if not (math.isfinite(total) and total > 0):
             raise MixtureError(f"weights must have a positive finite sum, but it is {total!r}")
         return cls(weights.keys(), [v / total for v in weights.values()])
+
+    def distance(self, other: Mixture) -> float:
+        """Greatest absolute difference of a proportion.
+
+        Args:
+            other: A mixture of the same domains, in any order.
+
+        Raises:
+            MixtureError: The domains differ.
+
+        >>> Mixture(["web", "code"], [0.75, 0.25]).distance(Mixture(["code", "web"], [0.5, 0.5]))
+        0.25
+        """
+        if self.keys() != other.keys():
+            raise MixtureError(
+                "only mixtures of the same domains have a distance, but these differ in "
+                f"{sorted(self.keys() ^ other.keys())}"
+            )
+        return max(abs(r - other[name]) for name, r in self.items())
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Mixture is immutable, cannot set {name!r}")

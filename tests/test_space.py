@@ -86,6 +86,23 @@ class TestMixture:
         with pytest.raises(TypeError):
             m["a"] = 1.0
 
+    @given(mixtures(), st.randoms(use_true_random=False), st.floats(0.0, 1.0))
+    def test_distance_is_the_greatest_difference_in_any_order(self, m, random, step):
+        names = list(m.names)
+        random.shuffle(names)
+        corner = np.eye(len(names))[0]
+        other = Mixture(names, [(1 - step) * m[n] + step * c for n, c in zip(names, corner)])  # noqa: B905
+        expected = max(abs(m[n] - other[n]) for n in names)
+        assert m.distance(other) == other.distance(m) == expected
+        assert m.distance(m) == 0.0
+
+    def test_distance_needs_the_same_domains(self):
+        m = Mixture(["a", "b"], [0.5, 0.5])
+        with pytest.raises(MixtureError, match=r"same domains .* differ in \['b', 'c'\]"):
+            m.distance(Mixture(["a", "c"], [0.5, 0.5]))
+        with pytest.raises(MixtureError, match=r"differ in \['b'\]"):
+            m.distance(Mixture(["a"], [1.0]))
+
     def test_normalised(self):
         assert dict(Mixture.normalised({"a": 3, "b": 1})) == {"a": 0.75, "b": 0.25}
         for weights in ({"a": 0.0}, {"a": math.nan}, {"a": math.inf}, {}):

@@ -19,7 +19,7 @@ from bimix_tune.loop.result import (
     search_records,
 )
 from bimix_tune.simplex import Array
-from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.space import SAME_MIXTURE, Mixture, SearchSpace
 
 COMPLETE = "COMPLETE"
 
@@ -69,14 +69,12 @@ def confirmation_runs(result: SearchResult) -> list[RunRecord]:
 
     A search that is continued in its folder recommends anew; the old runs stay in the study.
     """
-    own = result.space.array(result.recommendation)
     runs = [r for r in result.records if r.role == CONFIRMATION and _complete(r)]
-    return [
-        r
-        for r in runs
-        if r.label != RECOMMENDATION
-        or (r.mixture is not None and np.allclose(result.space.array(r.mixture), own, atol=1e-9))
-    ]
+    return [r for r in runs if r.label != RECOMMENDATION or _is_of(r, result.recommendation)]
+
+
+def _is_of(record: RunRecord, mixture: Mixture) -> bool:
+    return record.mixture is not None and record.mixture.distance(mixture) <= SAME_MIXTURE
 
 
 def _complete(record: RunRecord) -> bool:
@@ -135,10 +133,7 @@ def _searched(result: SearchResult) -> TargetLosses | None:
 
 def _final(result: SearchResult, mixture: Mixture) -> Array | None:
     """Final losses of the first complete run of a mixture in the search, (V,)."""
-    wanted = result.space.array(mixture)
     for r in search_records(result.records):
-        if r.mixture is None or r.curve is None or not _complete(r):
-            continue
-        if np.allclose(result.space.array(r.mixture), wanted, atol=1e-6):
+        if r.curve is not None and _complete(r) and _is_of(r, mixture):
             return np.asarray(table(r.curve, result.space)[-1])
     return None

@@ -65,9 +65,8 @@ def _expectation(result: SearchResult, fit: LawFit) -> str:
 def _cautions(result: SearchResult) -> list[str]:
     """What bears on the answer: other scale, doubts of the law, a baseline recommended."""
     notes = []
-    own = result.space.array(result.recommendation)
     for name, mixture in result.baselines.items():
-        if np.allclose(own, result.space.array(mixture), atol=1e-6):
+        if mixture.distance(result.recommendation) <= theme.NEGLIGIBLE:
             notes.append(f"The recommendation is the same mixture as the baseline {name}.")
     seen = max((float(r.curve.tokens[-1]) for r in result.records if r.curve), default=0.0)
     if seen and abs(result.target_tokens / seen - 1) > 0.05:

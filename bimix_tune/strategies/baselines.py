@@ -69,11 +69,15 @@ def baseline_mixtures(
 
 
 def distinct(mixtures: dict[str, Mixture], tolerance: float = 5e-4) -> dict[str, Mixture]:
-    """Merge mixtures whose proportions all agree to ``tolerance``, joining labels by " = "."""
+    """Merge mixtures whose proportions all agree to ``tolerance``, joining labels by " = ".
+
+    Raises:
+        MixtureError: The mixtures are of different domains.
+    """
     merged: list[tuple[list[str], Mixture]] = []
     for label, mixture in mixtures.items():
         for labels, known in merged:
-            if all(abs(known[n] - r) <= tolerance for n, r in mixture.items()):
+            if known.distance(mixture) <= tolerance:
                 labels.append(label)
                 break
         else:

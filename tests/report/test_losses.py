@@ -43,6 +43,19 @@ def test_runs_of_an_earlier_recommendation_are_left_out(result: SearchResult) ->
     np.testing.assert_array_equal(before.recommendation, after.recommendation)
 
 
+def test_a_recommendation_that_is_nearly_the_same_is_another_one(result: SearchResult) -> None:
+    """As for the confirmation itself, which would leave these runs out."""
+    own = next(r for r in result.records if r.role == CONFIRMATION and r.label == "recommendation")
+    shares = result.space.array(result.recommendation)
+    shift = 4e-6 * (np.arange(4) == shares.argmax()) - 4e-6 * (np.arange(4) == shares.argsort()[-2])
+    for size, kept in ((1.0, False), (1e-5, True)):
+        moved = result.space.mixture(shares + size * shift)
+        some = dataclasses.replace(
+            result, records=(dataclasses.replace(own, number=999, mixture=moved),)
+        )
+        assert [r.number for r in confirmation_runs(some)] == ([999] if kept else [])
+
+
 def test_beyond_noise_agrees_with_the_confirmation(result: SearchResult) -> None:
     found = target_losses(result)
     assert found is not None and found.beyond is not None and result.confirmation is not None

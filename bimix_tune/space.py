@@ -197,7 +197,7 @@ class SearchSpace:
     """
 
     domains: tuple[Domain, ...]
-    targets: tuple[Target, ...] | None = None  # never None after construction
+    targets: tuple[Target, ...]
     source: str = ""
 
     def __init__(
@@ -225,13 +225,13 @@ class SearchSpace:
                 raise SpaceError(f"{kind} names must differ, but {sorted(repeated)} repeat")
         if not self.target_names:
             raise SpaceError("a search space needs at least one target")
-        for target in self._targets:
+        for target in self.targets:
             if target.domain is not None and target.domain not in self.names:
                 raise SpaceError(
                     f"target {target.name!r} belongs to an unknown domain {target.domain!r}"
                     + did_you_mean(target.domain, self.names)
                 )
-        if sum(t.weight for t in self._targets) <= 0:
+        if sum(t.weight for t in self.targets) <= 0:
             raise SpaceError("at least one target must have a weight > 0")
         given = [d.prior is not None for d in self.domains]
         if any(given) and not all(given):
@@ -242,11 +242,6 @@ class SearchSpace:
             raise SpaceError(f"no mixture satisfies the bounds: {reason}")
 
     @property
-    def _targets(self) -> tuple[Target, ...]:
-        assert self.targets is not None
-        return self.targets
-
-    @property
     def names(self) -> tuple[str, ...]:
         """Domain names, (K,)."""
         return tuple(d.name for d in self.domains)
@@ -254,7 +249,7 @@ class SearchSpace:
     @property
     def target_names(self) -> tuple[str, ...]:
         """Target names, (V,)."""
-        return tuple(t.name for t in self._targets)
+        return tuple(t.name for t in self.targets)
 
     @property
     def low(self) -> Array:
@@ -269,14 +264,14 @@ class SearchSpace:
     @property
     def weights(self) -> Array:
         """Target weights normalised to sum to one, (V,)."""
-        w = np.array([t.weight for t in self._targets])
+        w = np.array([t.weight for t in self.targets])
         return np.asarray(w / w.sum())
 
     @property
     def own(self) -> tuple[int | None, ...]:
         """For each target the position of the domain it was held out from, or None, (V,)."""
         at = {n: i for i, n in enumerate(self.names)}
-        return tuple(None if t.domain is None else at[t.domain] for t in self._targets)
+        return tuple(None if t.domain is None else at[t.domain] for t in self.targets)
 
     @property
     def prior(self) -> Array:
@@ -379,7 +374,7 @@ class SearchSpace:
         return {
             "source": self.source,
             "domains": [clean(d) for d in self.domains],
-            "targets": [clean(t) for t in self._targets],
+            "targets": [clean(t) for t in self.targets],
         }
 
     @classmethod

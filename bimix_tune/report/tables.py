@@ -139,7 +139,7 @@ def space_tables(space: SearchSpace) -> Markup:
     ]
     targets = [
         [t.name, t.domain or "none", theme.percent(float(w))]
-        for t, w in zip(space.targets or (), space.weights, strict=True)
+        for t, w in zip(space.targets, space.weights, strict=True)
     ]
     head = ["domain", natural_name(space), "tokens available", "least", "most"]
     return Markup(table(head, domains) + table(["target", "held out from", "weight"], targets, 2))

@@ -57,11 +57,20 @@ def baseline_mixtures(
     Returns:
         ``natural``, ``uniform``, ``UniMax`` (if tokens and budget are known), and ``SE``, ``CE``,
         ``JE``, ``VNE`` (if there is a corpus), each moved into the bounds.
+
+    Raises:
+        SpaceError: The corpus lacks a domain of the space.
     """
     mixtures = {"natural": space.natural(), "uniform": space.uniform()}
     if budget and all(d.tokens is not None for d in space.domains):
         mixtures["UniMax"] = unimax(space, budget)
     if corpus is not None:
+        missing = [name for name in space.names if name not in corpus.names]
+        if missing:
+            raise SpaceError(
+                f"the corpus has no domain {missing}, only {list(corpus.names)}: build it with all "
+                "domains of the search space, or take them out of the space"
+            )
         for kind in KINDS:
             shares = entropy_mixture(corpus, kind)
             mixtures[kind] = space.fit_in([shares[name] for name in space.names])

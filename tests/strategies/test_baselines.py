@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bimix_tune import Domain, Mixture, SearchSpace
+from bimix_tune.corpus import Corpus
 from bimix_tune.errors import SpaceError
 from bimix_tune.strategies.baselines import baseline_mixtures, distinct, unimax
 
@@ -53,6 +56,33 @@ def test_what_is_not_known_is_left_out():
 def test_baselines_respect_bounds():
     space = SearchSpace([Domain("a", tokens=9, high=0.3), Domain("b", tokens=1)])
     assert all(m["a"] <= 0.3 + 1e-9 for m in baseline_mixtures(space, budget=5).values())
+
+
+def corpus_of(folder, names):
+    """A corpus whose later domains use more different tokens."""
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(names):
+        for split in ("train", "valid"):
+            rng.integers(1, 4 + 3 * i, 400).astype("uint16").tofile(folder / f"{name}.{split}.bin")
+    part = {"tokens": 400, "bytes": 400, "documents": 1}
+    domains = dict.fromkeys(names, {"train": part, "valid": part})
+    description = {"vocab_size": 50, "end_token": 0, "dtype": "uint16", "domains": domains}
+    (folder / "corpus.json").write_text(json.dumps(description))
+    return Corpus.open(folder)
+
+
+def test_entropies_of_a_larger_corpus_are_those_of_the_spaces_domains(tmp_path):
+    corpus = corpus_of(tmp_path, ["c", "a", "b"])
+    found = baseline_mixtures(SearchSpace(["a", "b"]), corpus)
+    assert set(found) == {"natural", "uniform", "SE", "CE", "JE", "VNE"}
+    assert all(m.names == ("a", "b") for m in found.values())
+    assert found["SE"]["b"] > found["SE"]["a"]
+
+
+def test_a_corpus_without_a_domain_of_the_space_is_an_error(tmp_path):
+    corpus = corpus_of(tmp_path, ["a", "b"])
+    with pytest.raises(SpaceError, match=r"no domain \['web'\], only \['a', 'b'\]: build it"):
+        baseline_mixtures(SearchSpace(["a", "web"]), corpus)
 
 
 def test_equal_mixtures_are_run_once():

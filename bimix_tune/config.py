@@ -9,14 +9,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from bimix_tune.corpus import STARTER_BYTES, Corpus, build_corpus, starter_sources
 from bimix_tune.errors import ConfigError, SpaceError, did_you_mean
 from bimix_tune.executors import Executor, executor_class
+from bimix_tune.options import typed
+from bimix_tune.quantities import parse_count
 from bimix_tune.space import Domain, Mixture, SearchSpace, Target, load_space
 from bimix_tune.strategies.baselines import baseline_mixtures
 from bimix_tune.training import check_options, load_trainer
@@ -30,22 +39,32 @@ CORPUS_TRAINERS = ("llama", "transformers")
 Say = Callable[[str], None]
 
 
-def _count(value: object) -> object:
-    """Read ``1.5M``, ``200k``, ``3B`` and ``1e6`` as whole numbers."""
-    if isinstance(value, str):
-        text = value.replace("_", "").strip()
-        scale = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}.get(text[-1:].lower(), 1.0)
-        number = float(text[:-1] if scale > 1 else text) * scale
-        return int(number) if number == int(number) else value
-    return int(value) if isinstance(value, float) and value == int(value) else value
-
-
-def _kind(value: object) -> object:
+def _kind(value: Any) -> Any:
     """Read ``executor: local`` as ``executor: {type: local}``."""
     return {"type": value} if isinstance(value, str) else value
 
 
-Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+def check_storage(url: str | None) -> str | None:
+    """Refuse the URL of a database that cannot be used, before any work is done for it.
+
+    Raises:
+        ConfigError: It is no such URL, or the driver that it needs is not installed.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        if url is not None:
+            make_url(url).get_dialect().import_dbapi()
+    except (ArgumentError, ImportError) as error:
+        raise ConfigError(
+            "storage must be the URL of a database whose driver is installed, such as "
+            f"sqlite:///study.db, but: {error}"
+        ) from error
+    return url
+
+
+Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
 Options = Annotated[dict[str, Any], BeforeValidator(_kind)]
 
 
@@ -88,7 +107,7 @@ class RunConfig(Section):
     search: SearchSection = SearchSection()
     executor: Options = {"type": "ray"}
     folder: str | None = None
-    storage: str | None = None
+    storage: Annotated[str | None, AfterValidator(check_storage)] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,15 +150,17 @@ def load_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> R
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"no run file {str(path)!r}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys such as corpus, trainer and search")
     for key, value in (changes or {}).items():
         section, _, name = key.rpartition(".")
+        holder: Any = data
         if section:
-            data[section] = _kind(data.get(section) or {})
-        (data[section] if section else data)[name] = value
+            holder = data[section] = _kind(data.get(section) or {})
+        if isinstance(holder, dict):  # what is none, the check below refuses
+            holder[name] = value
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
@@ -156,6 +177,8 @@ def _first_problem(error: ValidationError, data: Mapping[str, Any]) -> str:
             inner = {"corpus": CorpusSection, "search": SearchSection}
             model = inner.get(str(part), model)
         return f"unknown key {where!r}" + did_you_mean(str(found["loc"][-1]), model.model_fields)
+    if found["type"] == "value_error":  # of a validator here, whose message has the value
+        return f"{where}: {found['ctx']['error']}"
     return f"{where}: {found['msg']}, but got {found['input']!r}"
 
 
@@ -174,13 +197,16 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
     folder = Path(config.folder or f"runs/{path.stem}")
     options = dict(config.trainer)
     kind = str(options.pop("type", "llama"))
-    check_options(kind, options)  # better refused before the corpus is built than after
+    options = check_options(kind, options)  # better before the corpus is built than after
     corpus = None
     if kind in CORPUS_TRAINERS:
+        if "corpus" in options:
+            raise ConfigError(
+                f"trainer.corpus is set by the section `corpus`, but got {options['corpus']!r}: "
+                "name the text under corpus.domains instead"
+            )
         corpus = open_corpus(config.corpus or CorpusSection(), path.parent, say)
         options["corpus"] = str(corpus.folder)
-    if "tokens" in options:
-        options["tokens"] = _whole(options["tokens"])
     space = _space(config, corpus, path.parent, say)
     if kind in CORPUS_TRAINERS:
         options.setdefault("targets", space.target_names)
@@ -193,13 +219,6 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
     settings = {"corpus": corpus.key if corpus else None}
     baselines = baseline_mixtures(space, corpus, budget)
     return Plan(config, folder, space, trainer, corpus, baselines, settings)
-
-
-def _whole(value: object) -> object:
-    try:
-        return _count(value)
-    except ValueError as error:
-        raise ConfigError(f"trainer.tokens must be a whole number, but got {value!r}") from error
 
 
 def open_corpus(section: CorpusSection, base: Path, say: Say) -> Corpus:
@@ -224,7 +243,7 @@ def _resolve(spec: Any, base: Path) -> Any:
     if isinstance(spec, list):
         return [_resolve(item, base) for item in spec]
     if isinstance(spec, dict) and "path" in spec:
-        return {**spec, "path": str(base / Path(spec["path"]).expanduser())}
+        return {**spec, "path": str(base / Path(str(spec["path"])).expanduser())}
     if isinstance(spec, str) and not spec.startswith("hf:"):
         return str(base / Path(spec).expanduser())
     return spec
@@ -275,14 +294,15 @@ def make_executor(config: RunConfig, trainer: Trainer) -> Executor:
     """The executor that a run file asks for.
 
     Raises:
-        ConfigError: An option is unknown to that executor.
+        ConfigError: An option is unknown to that executor, or a value is not of its type.
         ExecutorError: It is unknown or cannot start.
     """
     options = dict(config.executor)
     kind = executor_class(str(options.pop("type", "ray")))
-    known = [n for n in kind.__init__.__annotations__ if n not in ("trainer", "return")]
+    types = get_type_hints(kind.__init__)
+    known = [n for n in types if n not in ("trainer", "return")]
     for key in options:
         if key not in known:
             raise ConfigError(f"executor: unknown key {key!r}" + did_you_mean(key, known))
-    made: Executor = kind(trainer, **options)
+    made: Executor = kind(trainer, **typed("executor", types, options))
     return made

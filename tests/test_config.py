@@ -36,7 +36,7 @@ corpus:
   domains: {{fruit: fruit, tools: tools}}
   tokenizer: 300
   cache: {cache}
-trainer: {{type: llama, size: 0.1M, tokens: 20k, evaluation_tokens: 512}}
+trainer: {{type: llama, size: 0.1M, tokens: 20k, evaluation_tokens: 0.5k}}
 executor: {{type: local}}
 """
 
@@ -46,7 +46,7 @@ def test_a_run_file_becomes_objects(folder):
     said = []
     plan = prepare(load_config(path), path, said.append)
     assert plan.space.names == ("fruit", "tools")
-    assert plan.trainer.tokens == 20_000
+    assert (plan.trainer.tokens, plan.trainer.evaluation_tokens) == (20_000, 500)
     assert plan.trainer.targets == ("fruit", "tools")
     assert str(plan.folder) == "runs/run"
     assert {"natural", "uniform", "UniMax", "SE", "CE", "JE", "VNE"} == set(plan.baselines)
@@ -115,13 +115,69 @@ def test_a_type_alone_is_enough(folder):
         ("search: {trials: 1}", "search.trials: .*greater than or equal to 2"),
         ("search: {target_tokens: -5}", "search.target_tokens"),
         ("search: {rivals: some}", "'all' or 'best'"),
+        ("search: {target_tokens: .inf}", "search.target_tokens: .*whole number.*inf"),
+        ("search: 5", "search: .*dictionary.*got 5"),
+        ("storage: nothing://x", "storage: .*URL of a database"),
+        ("storage: postgresql+pg8000://u:p@h/d", "storage: .*driver is installed.*pg8000"),
         ("- 1", "must hold keys"),
         ("a: [", "not valid YAML"),
     ],
 )
 def test_wrong_run_files_are_explained(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
-        load_config(write(tmp_path, text))
+        load_config(write(tmp_path, text), {"search.trials": 4} if text == "search: 5" else None)
+
+
+def test_a_run_file_that_is_no_text_is_named(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"run\.yaml is not valid YAML"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("executor: {type: ray, slots: two}", r"executor\.slots must be a whole number.*'two'"),
+        ("executor: {type: ray, deadline: soon}", r"executor\.deadline must be .*'soon'"),
+        ("executor: {type: ray, slots: true}", r"executor\.slots must be .*True"),
+    ],
+)
+def test_wrong_values_of_executors_are_named(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        make_executor(load_config(write(tmp_path, text)), load_trainer("synthetic"))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ("{type: synthetic, noise: x}", r"trainer\.noise must be a valid number.*'x'"),
+        ("{type: synthetic, checkpoints: six}", r"trainer\.checkpoints must be .*'six'"),
+        ("{type: synthetic, tokens: .inf}", r"trainer\.tokens must be a whole number.*inf"),
+        ("{type: synthetic, domains: web}", r"trainer\.domains must be a valid list.*'web'"),
+        ("{type: command, command: x, tokens: 5, targets: code}", r"trainer\.targets .*'code'"),
+        ("{type: command, command: 'x \"', tokens: 5, targets: [a]}", "No closing quotation"),
+        ("{type: replay, runs: [a]}", r"trainer\.runs must be"),
+        ("{type: llama, tokens: 1k, corpus: nowhere}", r"trainer\.corpus is set by .*'nowhere'"),
+    ],
+)
+def test_wrong_values_of_trainers_are_named(tmp_path, trainer, message):
+    path = write(tmp_path, f"space: {{domains: [web, code]}}\ntrainer: {trainer}")
+    with pytest.raises(ConfigError, match=message):
+        prepare(load_config(path), path, lambda message: None)
+
+
+def test_whole_numbers_may_have_suffixes(tmp_path):
+    text = """
+        space: {domains: [web, code]}
+        trainer: {type: synthetic, domains: [web, code], tokens: 1.5M, checkpoints: "6"}
+        search: {target_tokens: 3T}
+    """
+    path = write(tmp_path, text)
+    config = load_config(path)
+    trainer = prepare(config, path, lambda message: None).trainer
+    assert (trainer.tokens, trainer.checkpoints) == (1_500_000, 6)
+    assert config.search.target_tokens == 3 * 10**12
 
 
 def test_a_missing_run_file_is_named(tmp_path):

@@ -23,6 +23,7 @@ from bimix_tune.cli.display import Display
 from bimix_tune.config import (
     CorpusSection,
     RunConfig,
+    check_storage,
     load_config,
     make_executor,
     open_corpus,
@@ -35,6 +36,7 @@ from bimix_tune.laws import LawFit, fit, optimise
 from bimix_tune.loop import SearchResult, search
 from bimix_tune.loop.ledger import records_of
 from bimix_tune.loop.outcome import ENDED, load_study, outcome
+from bimix_tune.quantities import parse_count
 from bimix_tune.space import SearchSpace, load_space
 from bimix_tune.strategies.baselines import baseline_mixtures
 
@@ -131,7 +133,7 @@ def status(folder: Folder, storage: Storage = None) -> None:
 
     Example: `bimix-tune status runs/starter`
     """
-    study, space = load_study(folder, storage)
+    study, space = load_study(folder, check_storage(storage))
     records = records_of(study, space)
     counts: dict[str, int] = {}
     for record in records:
@@ -152,7 +154,7 @@ def report(folder: Folder, storage: Storage = None) -> None:
 
     Example: `bimix-tune report runs/starter`
     """
-    study, space = load_study(folder, storage)
+    study, space = load_study(folder, check_storage(storage))
     console.print(f"report: {_write_report(outcome(study, space, folder))}", soft_wrap=True)
 
 
@@ -180,7 +182,7 @@ def fit_command(
 @app.command("optimise")
 def optimise_command(
     path: Annotated[Path, typer.Argument(help="A law (.json), or runs to fit one to.")],
-    tokens: Annotated[float, typer.Option(help="Training tokens of the run to come.")],
+    tokens: Annotated[str, typer.Option(help="Training tokens of the run to come: 1e9, 100B ...")],
     space: Annotated[
         str | None, typer.Option(help="Search space with the bounds; default: the law's own.")
     ] = None,
@@ -190,14 +192,17 @@ def optimise_command(
 ) -> None:
     """Print the mixture that a law predicts to be best.
 
-    Example: `bimix-tune optimise law.json --tokens 1e9`
+    Example: `bimix-tune optimise law.json --tokens 100B`
     """
+    count = parse_count(tokens, "--tokens")
+    if count < 1:
+        raise ConfigError(f"--tokens must be >= 1, but got {tokens}")
     law = _load_law(path) if path.suffix == ".json" else _fit(path, space, "auto")
     bounds = law.space if space is None else load_space(space)
     if max_epochs is not None:
-        bounds = bounds.cap_epochs(int(tokens), max_epochs)
-    mixture = optimise(law, bounds, tokens)
-    mean, sd = law.objective([mixture], tokens)
+        bounds = bounds.cap_epochs(count, max_epochs)
+    mixture = optimise(law, bounds, count)
+    mean, sd = law.objective([mixture], count)
     shown = {"optimum": mixture, "natural": bounds.natural(), "uniform": bounds.uniform()}
     console.print(tables.mixtures_table(shown, "Mixtures"))
     console.print(f"predicted objective {mean[0]:.4f} ± {sd[0]:.4f} {law.unit} (one sd)")

@@ -24,6 +24,9 @@ class HuggingFace:
         column: Column with the text.
         revision: Git revision on the hub.
         limit: Read only the first so many rows, streaming, so that the rest is never fetched.
+
+    Raises:
+        CorpusError: The limit is below one.
     """
 
     hf: str
@@ -32,6 +35,10 @@ class HuggingFace:
     column: str = "text"
     revision: str | None = None
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise CorpusError(f"data set {self.hf!r}: limit must be >= 1, but got {self.limit!r}")
 
     def documents(self) -> Iterator[str]:
         for number, record in enumerate(self._rows(), 1):

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 from bimix_tune.corpus.files import FORMATS, JsonLines, Parquet, TextFile
 from bimix_tune.corpus.hugging_face import HuggingFace, is_saved_dataset
-from bimix_tune.errors import CorpusError, did_you_mean
+from bimix_tune.errors import ConfigError, CorpusError, did_you_mean
+from bimix_tune.options import typed
 
 _FOREIGN = {".json", ".csv", ".tsv", ".zip", ".tar", ".tgz", ".xz", ".bz2", ".arrow", ".npy"}
 _FOREIGN |= {".bin", ".pdf", ".docx", ".epub", ".xml", ".html", ".pkl", ".safetensors"}
@@ -82,7 +83,10 @@ def _from_mapping(spec: Mapping[str, Any]) -> list[Source]:
                 f"source {spec[kind]!r} has an unknown key {key!r}" + did_you_mean(key, known[kind])
             )
     if kind == "hf":
-        return [HuggingFace(**spec)]
+        try:
+            return [HuggingFace(**typed("source", get_type_hints(HuggingFace), spec))]
+        except ConfigError as error:
+            raise CorpusError(str(error)) from error
     return _from_path(str(spec["path"]), str(spec.get("column", "text")))
 
 
@@ -94,7 +98,8 @@ def sources_of(spec: Spec | Sequence[Spec]) -> list[Source]:
             ``{"hf": ..., "split": ...}`` (see `HuggingFace`), a `Source`, or a list of these.
 
     Raises:
-        CorpusError: A file does not exist, its format is unknown, or a key is unknown.
+        CorpusError: A file does not exist, its format is unknown, a key is unknown, or a value
+            is not of its type.
     """
     if isinstance(spec, str | Path):
         text = str(spec)

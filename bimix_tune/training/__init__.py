@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, cast, get_type_hints
 
 from bimix_tune.errors import ConfigError, did_you_mean
+from bimix_tune.options import typed
 from bimix_tune.training.base import Checkpoint, Trainer
 
 __all__ = [
@@ -45,18 +46,23 @@ def trainer_class(name: str) -> type[Any]:
     return cast("type[Any]", getattr(importlib.import_module(module), attribute))
 
 
-def check_options(name: str, options: Iterable[str]) -> None:
+def check_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Refuse options that a trainer does not have, before any work is done for it.
 
+    Returns:
+        The options with values of the types that the trainer declares; see `typed`.
+
     Raises:
-        ConfigError: The trainer or an option is unknown.
+        ConfigError: The trainer or an option is unknown, or a value is not of its type.
     """
-    fields = [f.name for f in dataclasses.fields(trainer_class(name)) if f.init]
+    kind = trainer_class(name)
+    fields = [f.name for f in dataclasses.fields(kind) if f.init]
     for option in options:
         if option not in fields:
             raise ConfigError(
                 f"trainer {name!r} has no option {option!r}" + did_you_mean(option, fields)
             )
+    return typed("trainer", get_type_hints(kind), options)
 
 
 def load_trainer(name: str, **options: Any) -> Trainer:
@@ -72,7 +78,7 @@ def load_trainer(name: str, **options: Any) -> Trainer:
         MissingExtraError: A library that the trainer needs is not installed.
     """
     kind = trainer_class(name)
-    check_options(name, options)
+    values = check_options(name, options)
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
     no_default = dataclasses.MISSING
     missing = [
@@ -82,4 +88,4 @@ def load_trainer(name: str, **options: Any) -> Trainer:
     ]
     if missing:
         raise ConfigError(f"trainer {name!r} needs {', '.join(missing)}")
-    return cast("Trainer", kind(**options))
+    return cast("Trainer", kind(**values))

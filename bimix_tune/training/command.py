@@ -27,6 +27,7 @@ from typing import IO, Any
 
 from bimix_tune.curves import BITS_PER_BYTE, NATS_PER_TOKEN
 from bimix_tune.errors import ConfigError, DivergedError, TrainingError
+from bimix_tune.options import names
 from bimix_tune.space import Mixture
 from bimix_tune.training.base import Checkpoint
 
@@ -52,8 +53,8 @@ class CommandTrainer:
         grace: Seconds that a stopped program has to end before it is killed.
 
     Raises:
-        ConfigError: The command is empty or never mentions ``{mixture}``, or another option
-            is out of its range.
+        ConfigError: The command is empty, has an open quote or never mentions ``{mixture}``, or
+            another option is out of its range.
     """
 
     command: str | Sequence[str]
@@ -63,9 +64,12 @@ class CommandTrainer:
     grace: float = 10.0
 
     def __post_init__(self) -> None:
-        words = shlex.split(self.command) if isinstance(self.command, str) else self.command
+        try:
+            words = shlex.split(self.command) if isinstance(self.command, str) else self.command
+        except ValueError as error:
+            raise ConfigError(f"command {self.command!r} cannot be split: {error}") from error
         object.__setattr__(self, "command", tuple(str(word) for word in words))
-        object.__setattr__(self, "targets", tuple(self.targets))
+        object.__setattr__(self, "targets", names("targets", self.targets))
         if not any("{mixture}" in word for word in self.command):
             raise ConfigError(
                 f"command must contain {{mixture}}, the path of the file with the proportions, "

@@ -21,10 +21,10 @@ with the vocabulary and say little about what a proxy can learn. Shapes by this 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 from bimix_tune.errors import ConfigError
+from bimix_tune.quantities import parse_count
 
 SMALLEST, LARGEST = 1e5, 1e9
 HEAD = 64
@@ -73,19 +73,16 @@ class Defaults:
     learning_rate: float
 
 
-def parse_size(size: str) -> float:
+def parse_size(size: str | int) -> int:
     """Parameters meant by a text such as ``"300k"``, ``"1M"`` or ``"0.3B"``.
 
     Raises:
         ConfigError: It is no such text, or lies outside 0.1M to 1B.
 
-    >>> parse_size("1M")
-    1000000.0
+    >>> parse_size("0.3M")
+    300000
     """
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([kKmMbB])\s*", str(size))
-    if not found:
-        raise ConfigError(f'size must be a number with k, M or B such as "1M", but got {size!r}')
-    number = float(found[1]) * {"k": 1e3, "m": 1e6, "b": 1e9}[found[2].lower()]
+    number = parse_count(size, "size")
     if not SMALLEST <= number <= LARGEST:
         raise ConfigError(f"size must lie between 0.1M and 1B, but got {size!r}")
     return number

@@ -16,6 +16,7 @@ import numpy as np
 
 from bimix_tune.curves import NATS_PER_TOKEN
 from bimix_tune.errors import ConfigError
+from bimix_tune.options import names
 from bimix_tune.simplex import Array
 from bimix_tune.space import Mixture
 from bimix_tune.training.base import Checkpoint
@@ -53,7 +54,7 @@ class SyntheticTrainer:
     sleep: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "domains", tuple(self.domains))
+        object.__setattr__(self, "domains", names("domains", self.domains))
         if not self.domains or len(set(self.domains)) != len(self.domains):
             raise ConfigError(f"domains must be different names, but got {self.domains!r}")
         if self.noise < 0 or self.sleep < 0:

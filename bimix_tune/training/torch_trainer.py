@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from bimix_tune.corpus import Corpus
 from bimix_tune.curves import BITS_PER_BYTE, NATS_PER_TOKEN
 from bimix_tune.errors import ConfigError, did_you_mean, missing_extra
+from bimix_tune.options import names
 from bimix_tune.space import Mixture
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.schedule import Steps
@@ -73,13 +74,13 @@ class TorchTrainer(ABC):
         for library in ("torch", *self.libraries):
             if importlib.util.find_spec(library) is None:
                 raise missing_extra(library, "train", f"{type(self).__name__}")
-        names = Corpus.open(self.corpus).names
-        for target in self.targets:
-            if target not in names:
+        known, targets = Corpus.open(self.corpus).names, names("targets", self.targets)
+        for target in targets:
+            if target not in known:
                 raise ConfigError(
-                    f"target {target!r} is no domain of {self.corpus}" + did_you_mean(target, names)
+                    f"target {target!r} is no domain of {self.corpus}" + did_you_mean(target, known)
                 )
-        object.__setattr__(self, "targets", tuple(self.targets) or names)
+        object.__setattr__(self, "targets", targets or known)
         # A worker may start in another folder.
         object.__setattr__(self, "corpus", Path(self.corpus).absolute())
         if self.save_to is not None:

@@ -113,6 +113,7 @@ def test_fit_and_optimise_work_on_foreign_runs(cli, tmp_path):
         "{name: books, tokens: 300}]"
     )
     args = ("optimise", "runs.jsonl", "--tokens", "1000", "--space", "space.yaml")
+    assert cli(*args[:3], "1k", *args[4:], "--max-epochs", "1")[0] == 0
     code, out, _ = cli(*args, "--max-epochs", "1")
     assert code == 0
     proportions = json.loads(out[out.rindex("{") :])
@@ -129,6 +130,10 @@ def test_fit_and_optimise_work_on_foreign_runs(cli, tmp_path):
         (("fit", "nothing.csv"), "no such file or folder: nothing.csv"),
         (("optimise", "nothing.json", "--tokens", "5"), "no law 'nothing.json'"),
         (("optimise", "bad.json", "--tokens", "5"), "holds no law"),
+        (("optimise", "nothing.json", "--tokens", "many"), "--tokens must be a whole number"),
+        (("optimise", "nothing.json", "--tokens", "0"), "--tokens must be >= 1"),
+        (("status", "nowhere", "--storage", "nothing://x"), "URL of a database"),
+        (("report", "nowhere", "--storage", "nothing://x"), "URL of a database"),
         (("entropy", "nothing.yaml"), "no run file"),
         (("corpus", "nocorpus.yaml"), "no section `corpus`"),
         (("search", "infeasible.yaml"), "lower bounds sum to 1.4"),

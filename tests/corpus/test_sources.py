@@ -72,6 +72,8 @@ def test_a_readers_own_class_is_a_source() -> None:
         ({"file": "x"}, "a source needs `path` or `hf`, but has only file"),
         ({"path": "x", "colum": "y"}, "unknown key 'colum'; did you mean 'column'"),
         ({"hf": "x", "splits": "y"}, "unknown key 'splits'; did you mean 'split'"),
+        ({"hf": "x", "limit": 0}, "limit must be >= 1, but got 0"),
+        ({"hf": "x", "limit": "many"}, "source.limit must be a whole number"),
         (7, "must be a path, a mapping or a list, but got 7"),
     ],
 )

@@ -107,6 +107,10 @@ def is_running(pid: int) -> bool:
 def test_wrong_options_are_named() -> None:
     with pytest.raises(ConfigError, match=r"must contain \{mixture\}"):
         CommandTrainer(command="python train.py", tokens=1, targets=("a",))
+    with pytest.raises(ConfigError, match="targets must be a list, but got 'ab'"):
+        CommandTrainer(command="x {mixture}", tokens=1, targets="ab")
+    with pytest.raises(ConfigError, match=r"cannot be split: No closing quotation"):
+        CommandTrainer(command="x '{mixture}", tokens=1, targets=("a",))
     with pytest.raises(ConfigError, match="at least one target"):
         CommandTrainer(command="x {mixture}", tokens=1, targets=())
     with pytest.raises(ConfigError, match="unit must be"):

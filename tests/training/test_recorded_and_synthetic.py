@@ -106,6 +106,8 @@ def test_synthetic_law_behaves_like_losses() -> None:
 def test_synthetic_refuses_nonsense() -> None:
     with pytest.raises(ConfigError, match="different names"):
         SyntheticTrainer(domains=("a", "a"))
+    with pytest.raises(ConfigError, match="domains must be a list, but got 'ab'"):
+        SyntheticTrainer(domains="ab")
     with pytest.raises(ConfigError, match="noise and sleep must be >= 0"):
         SyntheticTrainer(noise=-0.1)
     with pytest.raises(MixtureError, match="did you mean 'web'"):

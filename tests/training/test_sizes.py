@@ -44,7 +44,7 @@ def test_step_law() -> None:
     assert default_recipe(10**5, 1).batch_tokens == 128
 
 
-@pytest.mark.parametrize("size", ["", "1", "1T", "-1M", "0.05M", "2B", "M"])
+@pytest.mark.parametrize("size", ["", "1", "1T", "-1M", "0.05M", "2B", "M", "many"])
 def test_nonsense_is_refused(size: str) -> None:
     with pytest.raises(ConfigError, match="size must"):
         parse_size(size)

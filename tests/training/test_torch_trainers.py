@@ -209,7 +209,8 @@ def test_kinds_of_memory_errors(error: Exception) -> None:
         ({"learning_rate": -1.0}, "learning_rate must be a number > 0"),
         ({"unit": "bits"}, "unit must be 'bits/byte' or 'nats/token'"),
         ({"targets": ("abc",)}, "did you mean 'ab'"),
-        ({"size": "7"}, "size must be a number with k, M or B"),
+        ({"targets": "ab"}, "targets must be a list, but got 'ab'"),
+        ({"size": "many"}, "size must be a whole number such as"),
         ({"size": "10k"}, "between 0.1M and 1B"),
     ],
 )

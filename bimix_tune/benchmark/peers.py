@@ -67,6 +67,10 @@ def bimix_paper(r: Array, losses: Array, space: SearchSpace) -> Predictor:
 
 HUBER = 0.01
 """Width of the Huber loss in nats, the authors' (yegcjs/mixinglaws, law.py)."""
+FLOORS = (0.1, 0.5, 0.8, 0.95)
+"""Where c starts, as a share of the least loss."""
+START_PENALTY = 0.01
+"""Keeps the start of t small where runs are fewer than domains."""
 
 
 def mixing_law(r: Array, losses: Array, space: SearchSpace) -> Predictor:
@@ -74,35 +78,53 @@ def mixing_law(r: Array, losses: Array, space: SearchSpace) -> Predictor:
 
     ``L_i = c_i + k_i exp(sum_j t_ij r_j)``. Proportions sum to one, so k is part of t and
     set to one, which is also the log-linear form of OLMix (arXiv 2602.12237). Huber loss as
-    the authors'; starts from the log-linear regression at several levels of c.
+    the authors'; starts from log-linear regressions at several c. With hardly more runs than
+    domains the law explodes between them, so predictions are kept within half a range of the
+    fitted losses below and one above, which is not part of the method.
     """
     fits = [_exponential(r, y) for y in losses.T]
     floor = np.array([np.exp(f[0]) for f in fits])
     slopes = np.stack([f[1:] for f in fits])
-    return _by_target(lambda x: floor + np.exp(np.minimum(x @ slopes.T, 50.0)), space)
+    low, spread = losses.min(axis=0), np.ptp(losses, axis=0)
+
+    def predict(x: Array) -> Array:
+        grown = floor + np.exp(np.minimum(x @ slopes.T, LARGEST_EXPONENT))
+        return np.asarray(np.clip(grown, low - 0.5 * spread, low + 2.0 * spread))
+
+    return _by_target(predict, space)
+
+
+LARGEST_EXPONENT = 50.0
+"""Against overflow only."""
 
 
 def _exponential(r: Array, y: Array) -> Array:
     """log c and t of ``c + exp(t r)``, (1 + K,): the best of several starts."""
 
+    def grown(p: Array) -> Array:
+        return np.asarray(np.exp(np.minimum(r @ p[1:], LARGEST_EXPONENT)))
+
     def residual(p: Array) -> Array:
-        return np.asarray(np.exp(p[0]) + np.exp(np.minimum(r @ p[1:], 50.0)) - y)
+        return np.asarray(np.exp(p[0]) + grown(p) - y)
 
     def jacobian(p: Array) -> Array:
-        grown = np.exp(np.minimum(r @ p[1:], 50.0))
-        return np.column_stack([np.full(len(r), np.exp(p[0])), grown[:, None] * r])
+        return np.column_stack([np.full(len(r), np.exp(p[0])), grown(p)[:, None] * r])
 
-    best, cost = np.zeros(1 + r.shape[1]), np.inf
-    for share in (0.1, 0.5, 0.8, 0.95):
-        c = share * y.min()
-        t = np.linalg.lstsq(r, np.log(y - c), rcond=None)[0]
-        start = np.concatenate([[np.log(c)], t])
-        found = least_squares(
-            residual, start, jacobian, loss="huber", f_scale=HUBER, max_nfev=200, x_scale=1.0
+    fits = []
+    for share in FLOORS:
+        start = _exponential_start(r, y, share * y.min())
+        fits.append(
+            least_squares(residual, start, jacobian, loss="huber", f_scale=HUBER, max_nfev=200)
         )
-        if found.cost < cost:
-            best, cost = found.x, found.cost
-    return np.asarray(best)
+    return np.asarray(min(fits, key=lambda found: float(found.cost)).x)
+
+
+def _exponential_start(r: Array, y: Array, c: float) -> Array:
+    """log c, and t by ridge regression of ``log(y - c)`` on r."""
+    z = np.log(y - c)
+    normal = r.T @ r + START_PENALTY * np.eye(r.shape[1])
+    t = z.mean() + np.linalg.solve(normal, r.T @ (z - z.mean()))
+    return np.concatenate([[np.log(c)], t])
 
 
 PENALTIES = np.logspace(-6, 2, 25)

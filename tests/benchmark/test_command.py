@@ -66,3 +66,9 @@ def test_bad_input_is_an_error_that_names_it(invoke, args, message):
     done = invoke(*args)
     assert isinstance(done.exception, BimixError)
     assert message in str(done.exception)
+
+
+def test_it_explains_itself_with_an_example(invoke):
+    done = invoke("--help")
+    assert done.exit_code == 0
+    assert "bimix-tune benchmark laws --data" in done.output

@@ -60,6 +60,17 @@ def test_mixing_law_recovers_an_exponential_above_a_floor():
     assert recovered(peers.mixing_law, truth, 16) < 1e-3
 
 
+def test_mixing_law_does_not_explode_with_few_runs():
+    rng = np.random.default_rng(0)
+    space = SearchSpace([str(i) for i in range(17)])
+    r = rng.dirichlet(np.full(17, 0.2), size=56)
+    losses = 3 + (0.01 + r) ** -0.1
+    predicted = peers.mixing_law(r[:16], losses[:16], space)(r[16:]).losses
+    spread = np.ptp(losses[:16], axis=0)
+    assert (predicted <= losses[:16].max(axis=0) + spread + 1e-9).all()
+    assert (predicted >= losses[:16].min(axis=0) - 0.5 * spread - 1e-9).all()
+
+
 def test_log_linear_recovers_an_exponential_without_one():
     t = np.array([[-1.5, 0.3, 0.5], [0.2, -2.5, 0.1], [0.3, 0.0, -1.0]])
 

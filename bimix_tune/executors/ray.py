@@ -106,7 +106,7 @@ class RayExecutor:
         self._slots: list[_Slot] = []
         self._closed = False
         self._last_up = time.monotonic()
-        self._own = connect(address)
+        self._connection = connect(address)
         try:
             self._recipe = WorkerRecipe.of(trainer, cpus_per_slot, gpus_per_slot)
             for _ in range(slots or self._recipe.places()):
@@ -175,8 +175,7 @@ class RayExecutor:
             for slot in self._slots:
                 _kill(slot)
             self._slots.clear()
-            if self._own:
-                ray.shutdown()
+            self._connection.close()
 
     def __enter__(self) -> RayExecutor:
         return self

@@ -31,7 +31,7 @@ OBJECT_STORE_BYTES = 200_000_000
 """Only trainers and checkpoints travel; Ray's default would claim 30 % of the memory."""
 
 
-def connect(address: str | None) -> bool:
+def connect(address: str | None) -> contextlib.ExitStack:
     """Make sure that this process is connected to Ray.
 
     Args:
@@ -40,13 +40,15 @@ def connect(address: str | None) -> bool:
             machine. A connection that this process already has is used as it is.
 
     Returns:
-        Whether a new cluster was started, which the caller then has to shut down.
+        What to close in the end: it shuts down a cluster that was started, or leaves one that
+        was joined. Closing it does nothing if the process was connected before.
 
     Raises:
         ExecutorError: Ray cannot start, or there is no cluster at the address.
     """
+    connection = contextlib.ExitStack()
     if ray.is_initialized():
-        return False
+        return connection
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if "://" in address:
         raise ExecutorError(
@@ -68,8 +70,9 @@ def connect(address: str | None) -> bool:
         raise ExecutorError(
             f"Ray cannot {what} ({one_line(error)}); {mend}, or use `executor: local`"
         ) from error
-    _hush()
-    return own
+    connection.enter_context(_hushed())
+    connection.callback(ray.shutdown)  # before the notices are let through again
+    return connection
 
 
 @dataclass(frozen=True)
@@ -173,16 +176,23 @@ def _environment(**defaults: str) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _hush() -> None:
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
     """Send Ray's notices about dead workers to logging.
 
     Ray prints them to standard output whatever ``log_to_driver`` says, into live displays and
     piped results; `RayExecutor` reports the same facts as causes.
     """
     worker: Any = getattr(getattr(ray, "_private", None), "worker", None)
-    if hasattr(worker, "print_to_stdstream"):
+    loud = getattr(worker, "print_to_stdstream", None)
 
-        def log_notice(data: Mapping[str, Any], **_: object) -> None:
-            _log.debug("Ray: %s", " ".join(data.get("lines", ())))
+    def log_notice(data: Mapping[str, Any], **_: object) -> None:
+        _log.debug("Ray: %s", " ".join(data.get("lines", ())))
 
+    if loud is not None:
         worker.print_to_stdstream = log_notice
+    try:
+        yield
+    finally:
+        if loud is not None:
+            worker.print_to_stdstream = loud

@@ -192,6 +192,27 @@ class TestAddress:
         with pytest.raises(ExecutorError, match=message):
             cluster_module.connect(address)
 
+    def test_closing_a_connection_leaves_the_cluster_and_restores_the_notices(self, monkeypatch):
+        calls = []
+        ray = cluster_module.ray
+        monkeypatch.setattr(ray, "init", lambda **options: calls.append(options["address"]))
+        loud = ray._private.worker.print_to_stdstream
+
+        def shutdown():  # which kills workers, of which nothing is to be printed
+            assert ray._private.worker.print_to_stdstream is not loud
+            calls.append("shutdown")
+
+        monkeypatch.setattr(ray, "shutdown", shutdown)
+        cluster_module.connect("auto").close()
+        assert calls == ["auto", "shutdown"]
+        assert ray._private.worker.print_to_stdstream is loud
+
+    def test_a_connection_of_somebody_else_is_left_alone(self, monkeypatch):
+        ray = cluster_module.ray
+        monkeypatch.setattr(ray, "is_initialized", lambda: True)
+        monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("disconnected"))
+        cluster_module.connect("auto").close()
+
     def test_ray_refuses_to_start(self, monkeypatch):
         def refuse(**_):
             raise RuntimeError("no shared\nmemory")
@@ -274,6 +295,26 @@ def test_interrupting_the_driver_leaves_no_process_behind(tmp_path):
     while any(alive(pid) for pid in pids) and time.monotonic() < end:
         time.sleep(0.1)
     assert not [pid for pid in pids if alive(pid)]
+
+
+JOINER = """
+import sys, ray
+from bimix_tune.executors.ray import RayExecutor
+for _ in range(2):
+    with RayExecutor(None, address=sys.argv[1], slots=1, cpus_per_slot=0):
+        assert ray.is_initialized()
+    assert not ray.is_initialized()
+"""
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cluster_that_was_joined_is_left_and_stays_up():
+    ray = cluster_module.ray
+    address = ray.get_runtime_context().gcs_address
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", JOINER, address]
+    subprocess.run(command, check=True, timeout=120, env=env)
+    assert [node for node in ray.nodes() if node["Alive"]]
 
 
 def alive(pid):

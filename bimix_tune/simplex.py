@@ -75,23 +75,6 @@ def settle(r: Array, low: Array, high: Array) -> Array:
     return r
 
 
-def project(v: Array, low: Array, high: Array) -> Array:
-    """Euclidean projection, ``argmin_r |r - v|^2  s.t.  low <= r <= high, sum(r) = 1``.
-
-    The minimiser is ``clip(v + t, low, high)`` for the one shift t that makes the sum one.
-
-    Args:
-        v: Any point, (K,).
-        low: Lower bounds, (K,), feasible together with ``high``.
-        high: Upper bounds, (K,).
-
-    Returns:
-        The projection, (K,).
-    """
-    r = bisect_to_one(lambda t: np.clip(v + t, low, high), (low - v).min(), (high - v).max())
-    return settle(r, low, high)
-
-
 def scale_into(v: Array, low: Array, high: Array) -> Array:
     """Kullback-Leibler projection, ``argmin_r KL(r | v)`` under the bounds and ``sum(r) = 1``.
 
@@ -134,8 +117,8 @@ def dirichlet(
     Returns:
         Mixtures, (M, K).
     """
-    alpha = np.maximum(centre * concentration, 1e-3)
-    draws = rng.dirichlet(alpha, size=size)
+    parameters = np.maximum(centre * concentration, 1e-3)
+    draws = rng.dirichlet(parameters, size=size)
     return np.stack([scale_into(r, low, high) for r in draws])
 
 

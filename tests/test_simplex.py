@@ -51,24 +51,6 @@ def assert_mixture(r, low, high):
     assert np.all(r <= high)
 
 
-@given(boxed_points(st.floats(-5, 5)))
-def test_project_gives_the_nearest_feasible_point(box):
-    low, high, v = box
-    r = simplex.project(v, low, high)
-    assert_mixture(r, low, high)
-    others = feasible_points(low, high)
-    assert np.abs(others.sum(axis=1) - 1).max() < 1e-9
-    # Optimality of a convex problem: no feasible direction decreases the distance.
-    assert np.min((others - r) @ (r - v)) > -1e-9
-
-
-@given(boxes())
-def test_project_leaves_feasible_points_alone(box):
-    low, high = box
-    for r in feasible_points(low, high, size=4):
-        np.testing.assert_allclose(simplex.project(r, low, high), r, atol=1e-12)
-
-
 @given(boxed_points(st.floats(1e-3, 1.0)))
 def test_scale_into_gives_the_least_divergence(box):
     low, high, v = box

@@ -49,7 +49,7 @@ def test_beats_random_mixtures_and_slsqp(seed, k, shared, transfer, tight):
     near = low + room * rng.dirichlet(np.maximum((r - low) / max(room, 1e-9), 1e-3) * 300, 1_000)
     points = np.concatenate([points, near, r + rng.uniform(0, 1, (999, 1)) * (prior - r)])
     points = points[np.all((points <= high) & (points >= low), axis=1)]
-    clipped = [simplex.project(p, low, high) for p in rng.dirichlet(np.ones(k), 30)]
+    clipped = [simplex.scale_into(p, low, high) for p in rng.dirichlet(np.ones(k), 30)]
     feasible = np.concatenate([points, clipped])
     assert _value(terms, feasible).min() >= best - tolerance
     other = minimize(
@@ -60,7 +60,7 @@ def test_beats_random_mixtures_and_slsqp(seed, k, shared, transfer, tight):
         method="SLSQP",
         options={"ftol": 1e-13, "maxiter": 300},
     )
-    polished = simplex.project(other.x, low, high)
+    polished = simplex.settle(other.x, low, high)
     assert _value(terms, polished)[0] >= best - tolerance
 
 

@@ -65,7 +65,7 @@ def corpus_of(folder, names):
         for split in ("train", "valid"):
             rng.integers(1, 4 + 3 * i, 400).astype("uint16").tofile(folder / f"{name}.{split}.bin")
     part = {"tokens": 400, "bytes": 400, "documents": 1}
-    domains = dict.fromkeys(names, {"train": part, "valid": part})
+    domains = {name: {"train": part, "valid": part} for name in names}
     description = {"vocab_size": 50, "end_token": 0, "dtype": "uint16", "domains": domains}
     (folder / "corpus.json").write_text(json.dumps(description))
     return Corpus.open(folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import math
 import os
@@ -173,7 +174,11 @@ def read_curves(path: str | Path) -> list[LossCurve]:
           (``run_id``, ``tokens``, ``loss_<target>`` ...);
         - a folder with olmix's ``ratios.csv`` and ``metrics.csv`` joined on ``run``;
         - one ``.csv`` with ``r_<domain>``, ``loss_<target>`` and optionally ``tokens``,
-          ``run_id``, ``seed``.
+          ``run_id``.
+
+    Tables of mixtures may have columns ``seed``, ``model_label`` (the scale) and ``unit`` (of the
+    losses; without it they count as nats per token), tables of losses a column ``decayed`` (1 or
+    true where the learning rate had decayed to its end; 0, false or empty elsewhere).
 
     Proportions that miss a sum of one by rounding (under 0.005) are divided by their sum.
 
@@ -196,23 +201,37 @@ def read_curves(path: str | Path) -> list[LossCurve]:
     if path.suffix == ".csv":
         return _read_tables(path, path)
     curves = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         if line.strip():
             try:
                 curves.append(LossCurve.from_json(line))
             except (CurveError, MixtureError) as error:
                 raise CurveError(f"{path}, line {number}: {error}") from error
+    if not curves:
+        raise CurveError(f"{path} holds no runs: it is empty")
     return curves
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CurveError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CurveError(f"{path} is not text (UTF-8): {error}") from error
 
 
 _ID_COLUMNS = ("run_id", "run")
 _OTHER_COLUMNS = {*_ID_COLUMNS, "name", "index", "step", "tokens", "seed", "split", "mix_id"}
-_OTHER_COLUMNS |= {"model_label", "model_params", ""}
+_OTHER_COLUMNS |= {"model_label", "model_params", "unit", "decayed", ""}
+_BOOLEANS = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        rows = list(csv.DictReader(io.StringIO(_text(path), newline="")))
+    except csv.Error as error:
+        raise CurveError(f"{path} is no table of comma-separated values: {error}") from error
     for number, row in enumerate(rows, 2):
         if None in row:
             raise CurveError(f"{path}, row {number}: more cells than the header has")
@@ -271,7 +290,7 @@ def _read_tables(runs: Path, losses: Path) -> list[LossCurve]:
     return list(curves.values())
 
 
-_Points = dict[float, list[float]]
+_Points = dict[float, tuple[list[float], bool]]
 
 
 @contextlib.contextmanager
@@ -288,7 +307,14 @@ def _add_point(points: _Points, row: Mapping[str, str], columns: Mapping[str, st
     tokens = _number("tokens", row.get("tokens") or "1")
     if tokens in points:
         raise CurveError(f"the run has two rows of losses at {tokens:g} tokens")
-    points[tokens] = [_number(c, row[c]) for c in columns.values()]
+    points[tokens] = [_number(c, row[c]) for c in columns.values()], _decayed(row)
+
+
+def _decayed(row: Mapping[str, str]) -> bool:
+    text = (row.get("decayed") or "").strip().lower()
+    if text not in _BOOLEANS:
+        raise CurveError(f"column 'decayed' must hold 0, 1, true or false, but holds {text!r}")
+    return _BOOLEANS[text]
 
 
 def _curve(
@@ -299,9 +325,11 @@ def _curve(
     return LossCurve(
         _mixture(row),
         tokens,
-        [points[t] for t in tokens],
+        [points[t][0] for t in tokens],
         targets,
+        [points[t][1] for t in tokens],
         seed=int(row.get("seed") or 0),
+        unit=row.get("unit") or NATS_PER_TOKEN,
         scale=row.get("model_label") or "",
         run=name,
     )

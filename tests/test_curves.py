@@ -249,6 +249,51 @@ class TestReadCurves:
         with pytest.raises(CurveError, match="no such file or folder"):
             read_curves(tmp_path / "x.jsonl")
 
+    @pytest.mark.parametrize("text", ["", "\n  \n"])
+    def test_no_line_is_no_run(self, tmp_path, text):
+        path = tmp_path / "curves.jsonl"
+        path.write_text(text)
+        with pytest.raises(CurveError, match=r"curves\.jsonl holds no runs"):
+            read_curves(tmp_path)
+
+    @pytest.mark.parametrize("name", ["runs.jsonl", "runs.csv", "weights.bin"])
+    def test_what_is_no_text(self, tmp_path, name):
+        (tmp_path / name).write_bytes(b"\x80\x02}q\x00\xff")
+        with pytest.raises(CurveError, match=rf"{name} is not text"):
+            read_curves(tmp_path / name)
+
+    def test_what_cannot_be_read(self, tmp_path):
+        for name in ("runs.csv", "losses.csv"):
+            (tmp_path / name).mkdir()
+        with pytest.raises(CurveError, match=r"runs\.csv cannot be read: Is a directory"):
+            read_curves(tmp_path)
+        (tmp_path / "t.csv").write_text('r_a,loss_a\n1,"' + "2" * 200_000 + '"\n')
+        with pytest.raises(CurveError, match=r"t\.csv is no table"):
+            read_curves(tmp_path / "t.csv")
+
+    def test_a_table_may_say_what_decayed_and_in_which_unit(self, tmp_path):
+        path = tmp_path / "t.csv"
+        path.write_text(
+            "run_id,tokens,decayed,unit,r_web,loss_web\n"
+            "a,10,,bits/byte,1,3\na,20,True,bits/byte,1,2\nb,10,0,,1,3\nb,20,1,,1,2\n"
+        )
+        a, b = read_curves(path)
+        assert (a.decayed.tolist(), b.decayed.tolist()) == ([False, True], [False, True])
+        assert (a.unit, b.unit) == (BITS_PER_BYTE, "nats/token")
+
+    @pytest.mark.parametrize(
+        ("cells", "message"),
+        [
+            ("maybe,", r"t\.csv, row 2: column 'decayed' must hold 0, 1, true or false.*'maybe'"),
+            ("1,bits", r"t\.csv, row 2: .*unit must be .* but got 'bits'"),
+        ],
+    )
+    def test_wrong_words_in_a_table_are_named(self, tmp_path, cells, message):
+        path = tmp_path / "t.csv"
+        path.write_text(f"decayed,unit,r_web,loss_web\n{cells},1,3\n")
+        with pytest.raises(CurveError, match=message):
+            read_curves(path)
+
     def test_tables_without_a_common_column(self, tmp_path):
         folder = write(tmp_path / "t", runs__csv="r_web\n1\n", losses__csv="run_id,loss_web\na,1\n")
         with pytest.raises(CurveError, match="need a common column run_id or run"):

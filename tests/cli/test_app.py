@@ -129,6 +129,8 @@ def test_fit_and_optimise_work_on_foreign_runs(cli, tmp_path):
         (("report", "nowhere"), "no search in nowhere"),
         (("fit", "nothing.csv"), "no such file or folder: nothing.csv"),
         (("optimise", "nothing.json", "--tokens", "5"), "no law 'nothing.json'"),
+        (("fit", "empty.jsonl"), "empty.jsonl holds no runs"),
+        (("fit", "binary.jsonl"), "binary.jsonl is not text"),
         (("optimise", "bad.json", "--tokens", "5"), "holds no law"),
         (("optimise", "nothing.json", "--tokens", "many"), "--tokens must be a whole number"),
         (("optimise", "nothing.json", "--tokens", "0"), "--tokens must be >= 1"),
@@ -143,6 +145,8 @@ def test_fit_and_optimise_work_on_foreign_runs(cli, tmp_path):
 )
 def test_bad_input_is_one_message_and_no_traceback(cli, tmp_path, args, message):
     (tmp_path / "bad.json").write_text("{}")
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe")
     (tmp_path / "nocorpus.yaml").write_text("search: {trials: 3}")
     (tmp_path / "key.yaml").write_text("search: {trails: 3}")
     (tmp_path / "infeasible.yaml").write_text(

@@ -19,6 +19,7 @@ import yaml
 
 from bimix_tune import simplex
 from bimix_tune.errors import MixtureError, SpaceError, did_you_mean
+from bimix_tune.quantities import parse_count
 from bimix_tune.simplex import Array
 
 SAME_MIXTURE = 1e-9
@@ -401,15 +402,12 @@ class SearchSpace:
         )
 
 
-_NUMBERS = ("prior", "tokens", "low", "high", "weight")
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads ``1e9`` as text; nobody who writes it means that."""
-    if not isinstance(value, str):
-        return value
-    number = float(value)
-    return int(number) if number.is_integer() else number
+def _number(key: str, value: Any) -> Any:
+    """A value as people write it: ``tokens: 3T``; and YAML 1.1 reads ``prior: 1e-1`` as text."""
+    if key == "tokens" and value is not None:
+        return parse_count(value, key)
+    known = key in ("prior", "low", "high", "weight")
+    return float(value) if known and isinstance(value, str) else value
 
 
 def _build(kind: type[Any], value: Any) -> Any:
@@ -426,7 +424,7 @@ def _build(kind: type[Any], value: Any) -> Any:
                 + did_you_mean(str(key), known)
             )
     try:
-        return kind(**{k: _number(v) if k in _NUMBERS else v for k, v in value.items()})
+        return kind(**{k: _number(k, v) for k, v in value.items()})
     except (TypeError, ValueError) as error:
         if isinstance(error, SpaceError):
             raise

@@ -288,6 +288,11 @@ class TestFromDict:
             ),
             ({"domains": ["a"], "targets": [{"name": "t", "wight": 1}]}, "mean 'weight'"),
             ({"domains": [{"name": "web", "prior": "much"}]}, "domain 'web': could not convert"),
+            (
+                {"domains": [{"name": "web", "tokens": "3Q"}]},
+                "domain 'web': tokens must be a whole number .* but got '3Q'",
+            ),
+            ({"domains": [{"name": "web", "tokens": -5}]}, "domain 'web': tokens must be > 0"),
             ({"domains": [{"name": "web", "low": None}]}, "domain 'web': "),
             ({"domains": [{"name": "web", "low": 2}]}, "domain 'web': bounds must satisfy"),
         ],
@@ -304,6 +309,13 @@ class TestFromDict:
         assert space.domains[0] == Domain("web", prior=0.1, tokens=500_000_000_000)
         assert isinstance(space.domains[0].tokens, int)
         assert SearchSpace.from_dict({"domains": ["a"], "targets": ["t"]}).own == (None,)
+
+    @pytest.mark.parametrize("written", ["3T", "3 t", "3e12", "3000B", 3e12, 3_000_000_000_000])
+    def test_tokens_as_people_write_them(self, written):
+        (domain,) = SearchSpace.from_dict({"domains": [{"name": "a", "tokens": written}]}).domains
+        assert domain.tokens == 3 * 10**12 and isinstance(domain.tokens, int)
+        unknown = SearchSpace.from_dict({"domains": [{"name": "a", "tokens": None}]})
+        assert unknown.domains[0].tokens is None
 
 
 SHIPPED = {

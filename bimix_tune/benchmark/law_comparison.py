@@ -167,7 +167,7 @@ def _measured(tasks: Sequence[Task], workers: int) -> Iterator[Result]:
             for future in as_completed(pending):
                 yield future.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _ignore_interrupt() -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import importlib.util
+import time
 
 import numpy as np
 import pytest
@@ -121,3 +122,14 @@ def test_a_peer_without_its_library_is_left_out_with_a_word(monkeypatch):
 def test_a_plan_that_cannot_be_carried_out_is_refused(swarm, tmp_path, change, message):
     with pytest.raises(ConfigError, match=message):
         compare_laws([swarm], tmp_path, **{**PLAN, **change})
+
+
+def test_an_interrupt_leaves_the_rest_undone(swarm, tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        compare_laws([swarm], tmp_path, laws=["auto"], runs=[18], draws=1000, monitor=stop)
+    assert time.monotonic() - began < 15  # 1000 fits take longer
+    assert len(read_results(tmp_path / "results.jsonl")) == 1

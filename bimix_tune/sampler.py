@@ -59,7 +59,8 @@ class BiMixSampler(BaseSampler):
         seed: Seed of the draws. A study run by ask and tell in one thread is reproducible.
 
     Raises:
-        ValueError: The law is unknown, or (on asking) the study has several objectives.
+        ValueError: The law is unknown; or (on asking) the study has several objectives, or
+            maximises although its trials report losses.
         MixtureError: Enqueued proportions leave no feasible mixture, or the objective asks for
             a proportion with bounds that are not those of the space (on asking).
     """
@@ -76,6 +77,8 @@ class BiMixSampler(BaseSampler):
     ) -> None:
         if law != "auto" and law not in LAWS:
             raise ValueError(f"unknown `law` {law!r}" + did_you_mean(law, ["auto", *LAWS]))
+        if target_tokens is not None and not target_tokens > 0:
+            raise ValueError(f"`target_tokens` must be > 0, but got {target_tokens=}")
         self._space = space
         self._target_tokens = target_tokens
         self._law = law
@@ -187,6 +190,11 @@ class BiMixSampler(BaseSampler):
         curves, space = curves_of(study, self._space), self._space
         if not curves:
             curves, space = _objective_curves(study, space)
+        elif study.direction == StudyDirection.MAXIMIZE:
+            raise ValueError(
+                "losses are minimised, but the study maximises: create it with "
+                "direction='minimize', or report no losses"
+            )
         tokens = self._target_tokens or max((float(c.tokens[-1]) for c in curves), default=1.0)
         key = (study.study_name, [(c.run, len(c.tokens)) for c in curves])
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from optuna.distributions import FloatDistribution
@@ -62,7 +63,9 @@ def suggest_mixture(trial: Trial, space: SearchSpace) -> Mixture:
     total = sum(params.values())
     if abs(total - 1) <= SUM_TOLERANCE:
         return Mixture(params.keys(), params.values())
-    fixed = trial.study.get_trials(deepcopy=False)[trial.number].system_attrs.get(ENQUEUED, {})
+    study = getattr(trial, "study", None)  # a FixedTrial or FrozenTrial has none
+    stored = study.get_trials(deepcopy=False)[trial.number].system_attrs if study else {}
+    fixed = stored.get(ENQUEUED, {})
     if all(PREFIX + name in fixed for name in space.names):
         raise MixtureError(
             f"trial {trial.number} was enqueued with proportions that sum to {total:.6g}, not to 1"
@@ -84,7 +87,8 @@ def report_losses(
 
     Args:
         trial: The running trial, after `suggest_mixture`.
-        tokens: Training tokens seen, Optuna's step.
+        tokens: Training tokens seen, Optuna's step. An evaluation before training, at 0, goes
+            to Optuna alone: no law says anything there.
         losses: Validation loss of every target with a positive weight; more are kept too.
         decayed: Whether the learning rate had decayed to its end.
         unit: Unit of the losses.
@@ -94,8 +98,14 @@ def report_losses(
         and nothing is recorded, where a loss is NaN or infinite; Optuna then fails the trial.
 
     Raises:
-        CurveError: A target of the space is missing from the losses, or a loss is not positive.
+        CurveError: Tokens are negative, a target of the space is missing from the losses, or a
+            loss is no positive number.
     """
+    if not tokens >= 0:
+        raise CurveError(f"tokens must be >= 0, but got {tokens!r}")
+    for name, value in losses.items():
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise CurveError(f"the loss of {name!r} must be a number, but got {value!r}")
     weights: Mapping[str, float] = trial.user_attrs.get(WEIGHTS) or dict.fromkeys(losses, 1.0)
     missing = [name for name, weight in weights.items() if weight > 0 and name not in losses]
     if missing:
@@ -108,7 +118,8 @@ def report_losses(
     if wrong:
         raise CurveError(f"a loss must be > 0, but that of {wrong[0]!r} is {losses[wrong[0]]!r}")
     record = {"losses": {k: float(v) for k, v in losses.items()}, "decayed": decayed, "unit": unit}
-    trial.set_user_attr(f"{LOSSES}{int(tokens)}", record)
+    if int(tokens) > 0:
+        trial.set_user_attr(f"{LOSSES}{int(tokens)}", record)
     total = sum(weights.values())
     value = sum(weight * losses[name] for name, weight in weights.items() if weight > 0) / total
     trial.report(value, step=int(tokens))

@@ -222,6 +222,12 @@ def test_one_sampler_serves_several_studies():
     assert best[1]["code"] > 0.5 > best[1]["web"]
 
 
+def test_losses_in_a_study_that_maximises_are_refused():
+    study = study_of(direction="maximize")
+    with pytest.raises(ValueError, match="losses are minimised"):
+        study.optimize(objective, n_trials=8)
+
+
 def test_infinite_objectives_teach_nothing():
     study = study_of()
     study.optimize(

@@ -2,6 +2,7 @@ import math
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 
 from bimix_tune import Domain, SearchSpace, Target, report_losses, suggest_mixture
 from bimix_tune.errors import CurveError, MixtureError
@@ -97,6 +98,41 @@ def test_trials_that_are_held_back_teach_nothing():
         trial.set_user_attr("held_back", held)
         study.tell(trial, report_losses(trial, 10, {"web": 2.0, "code": 1.0}))
     assert [c.run for c in curves_of(study, SPACE)] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "loss", "message"),
+    [
+        (-1, 1.0, "tokens must be >= 0"),
+        (5, "a", "'web' must be a number, but got 'a'"),
+        (5, None, "'web' must be a number"),
+        (5, True, "'web' must be a number"),
+    ],
+)
+def test_wrong_reports_are_named(tokens, loss, message):
+    trial = new_study().ask()
+    suggest_mixture(trial, SPACE)
+    with pytest.raises(CurveError, match=message):
+        report_losses(trial, tokens, {"web": loss, "code": 1.0})
+
+
+def test_an_evaluation_before_training_goes_to_optuna_alone():
+    study = new_study()
+    trial = study.ask()
+    suggest_mixture(trial, SPACE)
+    report_losses(trial, 0, {"web": 9.0, "code": 9.0})
+    study.tell(trial, report_losses(trial, 10, {"web": 2.0, "code": 1.0}))
+    assert study.trials[0].intermediate_values[0] == 9.0
+    assert curve_of(study.trials[0], SPACE).tokens.tolist() == [10]
+
+
+def test_a_trial_without_a_study_gives_the_nearest_mixture():
+    fixed = optuna.trial.FixedTrial({"r_web": 0.6, "r_code": 0.4, "r_books": 0.2})
+    expected = {"web": 0.5, "code": 1 / 3, "books": 1 / 6}
+    assert dict(suggest_mixture(fixed, SPACE)) == pytest.approx(expected)
+    study = new_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.tell(study.ask({"r_" + n: FloatDistribution(0, 1) for n in SPACE.names}), 1.0)
+    assert sum(suggest_mixture(study.best_trial, SPACE).values()) == pytest.approx(1)
 
 
 def test_running_and_failed_trials_leave_no_curve():

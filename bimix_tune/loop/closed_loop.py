@@ -151,7 +151,15 @@ def search(
         ExecutorError: The first runs all fail, or another process drives the folder.
         KeyboardInterrupt: Passed on; nothing finished is lost and the runs under way are queued.
     """
-    _check(space, trainer, trials, rivals)
+    _check(space, trainer, rivals)
+    for name, value, least in (
+        ("trials", trials, 2),  # a law needs two mixtures
+        ("confirm_seeds", confirm_seeds, 0),
+        ("seed", seed, 0),
+        ("target_tokens", trainer.tokens if target_tokens is None else target_tokens, 1),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise ConfigError(f"{name} must be a whole number >= {least}, but got {value!r}")
     folder = Path(folder)
     tokens = target_tokens or trainer.tokens
     known: dict[str, Any] = {"space": space.to_dict(), "tokens": trainer.tokens, "seed": seed}
@@ -170,6 +178,9 @@ def search(
         study.set_user_attr(ledger.TARGET_TOKENS, tokens)
         if baselines is None:
             baselines = baseline_mixtures(space, budget=tokens)
+        for label, mixture in baselines.items():
+            if broken := space.violation(mixture):
+                raise ConfigError(f"baseline {label!r} is no mixture of the space: {broken}")
         loop = _Loop(study, space, trainer, running_on, folder, tokens, seed, monitor)
         return loop.run(trials, distinct(dict(baselines)), confirm_seeds, rivals)
 
@@ -183,9 +194,9 @@ def described(trainer: Trainer) -> dict[str, Any]:
     return known
 
 
-def _check(space: SearchSpace, trainer: Trainer, trials: int, rivals: str) -> None:
-    if trials < 2:
-        raise ConfigError(f"a law needs at least 2 trials, but got trials={trials}")
+def _check(space: SearchSpace, trainer: Trainer, rivals: str) -> None:
+    if (space.low < space.high).sum() < 2:
+        raise ConfigError("fewer than two domains are free to vary, so there is nothing to search")
     if rivals not in RIVALS:
         raise ConfigError(f"unknown rivals {rivals!r}" + did_you_mean(rivals, RIVALS))
     for target in space.target_names:

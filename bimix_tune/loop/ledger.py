@@ -39,11 +39,15 @@ def only_driver(folder: Path) -> Iterator[None]:
     """Hold a run folder for one driver; the lock ends with the process, however it ends.
 
     Raises:
+        ConfigError: The folder cannot be made.
         ExecutorError: Another process drives a search in this folder.
     """
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the run folder {folder} cannot be made: {error.strerror}") from error
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -64,8 +68,10 @@ def storage_of(folder: Path, storage: str | BaseStorage | None) -> str | BaseSto
     Raises:
         ConfigError: The folder's path cannot be part of a database URL.
     """
-    if storage is None and "?" in str(folder):
-        raise ConfigError(f"a run folder must have no '?' in its path, but got {str(folder)!r}")
+    if storage is None and set("?%") & set(str(folder)):
+        raise ConfigError(
+            f"a run folder must have no '?' and no '%' in its path, but got {str(folder)!r}"
+        )
     return storage or f"sqlite:///{folder / 'study.db'}"
 
 
@@ -73,6 +79,22 @@ def name_of(folder: Path, storage: str | BaseStorage | None) -> str:
     """The study's name: the folder's where studies share a storage; else one that lets the
     folder be renamed."""
     return "bimix-tune" if storage is None else folder.resolve().name
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn what a database says of itself into one sentence.
+
+    Raises:
+        ConfigError: The storage is missing, broken, or of a kind that cannot be opened.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"the storage of {folder} cannot be opened: {reason}") from error
 
 
 def open_study(
@@ -93,19 +115,21 @@ def open_study(
         pruner: Stops runs early.
 
     Raises:
-        ConfigError: The study was begun with other settings.
+        ConfigError: The study was begun with other settings, or its storage cannot be used.
     """
-    study = optuna.create_study(
-        study_name=name_of(folder, storage),
-        storage=storage_of(folder, storage),
-        load_if_exists=True,
-        sampler=sampler,
-        pruner=pruner,
-        direction="minimize",
-    )
+    with storage_errors(folder):
+        study = optuna.create_study(
+            study_name=name_of(folder, storage),
+            storage=storage_of(folder, storage),
+            load_if_exists=True,
+            sampler=sampler,
+            pruner=pruner,
+            direction="minimize",
+        )
     settings = json.loads(json.dumps(settings, default=lambda value: type(value).__name__))
     known = study.user_attrs.get(SETTINGS)
-    if known is None:
+    learnt = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    if known is None or not learnt:  # a wrong setting that let no run end may be mended
         study.set_user_attr(SETTINGS, settings)
     elif known != settings:
         changed = sorted(k for k in {*known, *settings} if known.get(k) != settings.get(k))
@@ -148,20 +172,30 @@ def fail(study: Study, number: int, cause: str) -> None:
 
 
 def enqueue(study: Study, mixture: Mixture, role: str, label: str, seed: int) -> None:
-    """Queue a run unless the study has it already (by role, label, seed and mixture)."""
-    for trial in study.get_trials(deepcopy=False):
-        same = [trial.user_attrs.get(key) for key in (ROLE, LABEL, SEED)] == [role, label, seed]
-        params = trial.system_attrs.get(ENQUEUED, {})
-        if same and all(
-            math.isclose(params.get(PREFIX + n, math.nan), r, abs_tol=1e-9)
-            for n, r in mixture.items()
-        ):
-            return
-    params = {PREFIX + name: share for name, share in mixture.items()}
+    """Queue a run unless the study has it already (by role, label, seed and mixture).
+
+    One that failed is queued once more each time the search is continued: its cause may have
+    been mended.
+    """
     attrs: dict[str, Any] = {ROLE: role, LABEL: label, SEED: seed}
+    replaced = superseded(study)
+    for trial in study.get_trials(deepcopy=False):
+        if trial.number in replaced or not _is_run(trial, mixture, attrs):
+            continue
+        if trial.state != TrialState.FAIL:
+            return
+        attrs[RETRY_OF] = trial.number
     if role == CONFIRMATION:
         attrs[HELD_BACK] = True
+    params = {PREFIX + name: share for name, share in mixture.items()}
     study.enqueue_trial(params, user_attrs=attrs)
+
+
+def _is_run(trial: FrozenTrial, mixture: Mixture, attrs: Mapping[str, Any]) -> bool:
+    params = trial.system_attrs.get(ENQUEUED, {})
+    return all(trial.user_attrs.get(key) == attrs[key] for key in (ROLE, LABEL, SEED)) and all(
+        math.isclose(params.get(PREFIX + n, math.nan), r, abs_tol=1e-9) for n, r in mixture.items()
+    )
 
 
 def superseded(study: Study) -> set[int]:

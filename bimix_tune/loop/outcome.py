@@ -131,19 +131,20 @@ def load_study(folder: Path, storage: str | BaseStorage | None = None) -> tuple[
     """The study of a run folder, to look at, and its space.
 
     Raises:
-        ConfigError: There is no search in the folder.
+        ConfigError: There is no search in the folder, or its storage cannot be opened.
     """
     missing = ConfigError(f"no search in {folder}: start one with `bimix-tune search FILE`")
     if storage is None and not (folder / "study.db").exists():
         raise missing
     try:
-        study = optuna.load_study(
-            study_name=ledger.name_of(folder, storage),
-            storage=ledger.storage_of(folder, storage),
-        )
+        with ledger.storage_errors(folder):
+            study = optuna.load_study(
+                study_name=ledger.name_of(folder, storage),
+                storage=ledger.storage_of(folder, storage),
+            )
+        return study, SearchSpace.from_dict(study.user_attrs[ledger.SETTINGS]["space"])
     except KeyError as error:
         raise missing from error
-    return study, SearchSpace.from_dict(study.user_attrs[ledger.SETTINGS]["space"])
 
 
 def save_curves(folder: Path, records: Iterable[RunRecord]) -> None:

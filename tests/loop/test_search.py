@@ -12,7 +12,7 @@ from bimix_tune import Domain, Mixture, SearchSpace, read_curves, search
 from bimix_tune.errors import ConfigError, ExecutorError
 from bimix_tune.executors.local import LocalExecutor
 from bimix_tune.laws import LawFit
-from bimix_tune.loop import ledger
+from bimix_tune.loop import closed_loop, ledger
 from bimix_tune.loop.outcome import load_study, outcome
 
 sys.path.insert(0, str(Path(__file__).parent))  # the child process below imports it the same way
@@ -182,8 +182,62 @@ def test_a_renamed_folder_is_the_same_search(tmp_path):
     assert len(study.trials) == 4
 
 
+def test_a_baseline_outside_the_bounds_is_named(tmp_path):
+    space = SearchSpace([Domain("web", high=0.2), *NAMES[1:]])
+    mixture = Mixture(NAMES, [0.5, 0.5, 0, 0])
+    with pytest.raises(ConfigError, match="baseline 'mine' is no mixture of the space"):
+        search(space, LawTrainer(), folder=tmp_path / "run", baselines={"mine": mixture})
+
+
+def test_a_space_of_one_mixture_is_nothing_to_search(tmp_path):
+    space = SearchSpace([Domain("web", low=0.4, high=0.4), *NAMES[1:]])
+    fixed = SearchSpace([Domain(n, low=0.25, high=0.25) for n in NAMES])
+    with pytest.raises(ConfigError, match="nothing to search"):
+        search(fixed, LawTrainer(), folder=tmp_path / "run")
+    assert search(space, LawTrainer(), folder=tmp_path / "run", trials=3, confirm_seeds=0)
+
+
+def test_what_failed_is_tried_again_when_the_search_is_continued(memory, tmp_path):
+    options = {"folder": tmp_path / "run", "storage": memory, "trials": 7, "confirm_seeds": 1}
+    broken = LawTrainer(diverges_above=0.55)
+    first = search(SPACE, broken, **options)
+    assert [r.state for r in first.records if r.label == "natural"] == ["FAIL", "FAIL"]
+    assert [c.label for c in first.confirmation.comparisons] == ["uniform"]
+    study, _ = load_study(tmp_path / "run", memory)
+    settings = study.user_attrs["settings"]
+    mended = json.loads(json.dumps(closed_loop.described(LawTrainer())))
+    study.set_user_attr("settings", {**settings, "trainer": mended})
+    again = search(SPACE, LawTrainer(), **options)
+    assert [r.state for r in again.records if r.label == "natural"] == ["COMPLETE", "COMPLETE"]
+    assert {c.label for c in again.confirmation.comparisons} == {"natural", "uniform"}
+    assert sum(r.role != "confirmation" for r in again.records) == 7
+
+
+def test_settings_may_be_mended_while_no_run_has_ended(memory, tmp_path):
+    options = {"folder": tmp_path / "run", "storage": memory, "trials": 4, "confirm_seeds": 0}
+    with pytest.raises(ExecutorError):
+        search(SPACE, LawTrainer(diverges_above=-1), **options)
+    assert search(SPACE, LawTrainer(), **options).records[-1].state == "COMPLETE"
+
+
+def test_broken_storages_are_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        search(SPACE, LawTrainer(), folder=tmp_path / "file" / "run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "study.db").write_text("junk" * 1000)
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        search(SPACE, LawTrainer(), folder=tmp_path / "run")
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        load_study(tmp_path / "run")
+    other = optuna.storages.InMemoryStorage()
+    optuna.create_study(study_name="run", storage=other)
+    with pytest.raises(ConfigError, match="no search in"):
+        load_study(tmp_path / "run", other)
+
+
 def test_a_path_that_is_no_url_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no '\\?' in its path"):
+    with pytest.raises(ConfigError, match=r"no '\?' and no '%' in its path"):
         search(SPACE, LawTrainer(), folder=tmp_path / "a?b", trials=4)
 
 
@@ -310,7 +364,11 @@ def test_any_optuna_sampler_drives_a_search(memory, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trials": 1}, "at least 2 trials"),
+        ({"trials": 1}, "trials must be a whole number >= 2, but got 1"),
+        ({"trials": 2.5}, "trials must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number >= 0"),
+        ({"confirm_seeds": -1}, "confirm_seeds must be a whole number >= 0"),
+        ({"target_tokens": 0}, "target_tokens must be a whole number >= 1"),
         ({"rivals": "bestt"}, "did you mean 'best'"),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
+import plotly.graph_objects as go
+
 
 class Markup(str):
     """HTML that is safe as it is."""
@@ -71,3 +73,15 @@ def many(number: int, noun: str) -> str:
     ('1 run', '2 runs')
     """
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def plot(figure: go.Figure, name: str) -> Markup:
+    """A figure as a part of the page."""
+    content = figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"plot-{name}",
+        config={"responsive": True, "displayModeBar": False},
+        default_height=f"{figure.layout.height}px",
+    )
+    return Markup(f'<div class="plot">{content}</div>')

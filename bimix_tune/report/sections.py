@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from bimix_tune.laws import LawFit
 from bimix_tune.loop.result import CONFIRMATION, RECOMMENDATION, SearchResult, search_records
-from bimix_tune.report import plots_answer, plots_law, plots_search, tables, theme
+from bimix_tune.report import plots_answer, plots_search, tables, theme
+from bimix_tune.report.law_section import law
 from bimix_tune.report.losses import target_losses
 from bimix_tune.report.markup import (
     Markup,
@@ -26,11 +25,9 @@ from bimix_tune.report.markup import (
     fold,
     many,
     note,
+    plot,
 )
-from bimix_tune.simplex import Array
 from bimix_tune.space import Mixture
-
-PLOT_CONFIG = {"responsive": True, "displayModeBar": False}
 
 
 def today() -> str:
@@ -80,18 +77,6 @@ def _cautions(result: SearchResult) -> list[str]:
     return notes
 
 
-def _plot(figure: go.Figure, name: str) -> Markup:
-    """A figure as a part of the page."""
-    content = figure.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"plot-{name}",
-        config=PLOT_CONFIG,
-        default_height=f"{figure.layout.height}px",
-    )
-    return Markup(f'<div class="plot">{content}</div>')
-
-
 def _confirmation(result: SearchResult) -> str:
     found = result.confirmation
     if found is None or not found.comparisons:
@@ -115,7 +100,7 @@ def _confirmation(result: SearchResult) -> str:
     figure = plots_answer.forest(found, result.unit)
     key = "Squares: mean difference with 95 % interval, hollow if it contains zero. Ticks: pairs."
     shown = [caption(text), tables.confirmation(found, result.unit)]
-    return "\n".join([*shown, _plot(figure, "confirmation"), caption(key)])
+    return "\n".join([*shown, plot(figure, "confirmation"), caption(key)])
 
 
 def _shown(result: SearchResult) -> dict[str, Mixture]:
@@ -126,7 +111,7 @@ def _mixtures(result: SearchResult) -> str:
     shown = _shown(result)
     figure = plots_answer.mixtures(result.space, shown)
     numbers = fold("All proportions in numbers", tables.mixtures(result.space, shown))
-    return "\n".join([tables.swatches(result.space), _plot(figure, "mixtures"), numbers])
+    return "\n".join([tables.swatches(result.space), plot(figure, "mixtures"), numbers])
 
 
 def _gains(result: SearchResult) -> str:
@@ -141,7 +126,7 @@ def _gains(result: SearchResult) -> str:
     if losses.beyond is not None:
         text += " In brackets: no difference beyond noise (the 95 % interval contains zero)."
     figure = plots_answer.gains(losses, result.space, result.unit)
-    return "\n".join([caption(text), _plot(figure, "gains")])
+    return "\n".join([caption(text), plot(figure, "gains")])
 
 
 def _progress(result: SearchResult) -> str:
@@ -152,106 +137,14 @@ def _progress(result: SearchResult) -> str:
         "saw fewer tokens. Triangles at the top are runs beyond the axis. Grey: what the law "
         "expected before the run, with one standard deviation."
     )
-    return "\n".join([caption(text), _plot(plots_search.progress(result), "progress")])
+    return "\n".join([caption(text), plot(plots_search.progress(result), "progress")])
 
 
 def _curves(result: SearchResult) -> str:
     if not any(r.curve is not None for r in result.records):
         return empty("No run left a loss curve.")
     text = "Choose the objective or a target at the top right; click a name below to hide it."
-    return "\n".join([caption(text), _plot(plots_search.curves(result), "curves")])
-
-
-def _law(result: SearchResult) -> str:
-    fit = result.fit
-    if fit is None:
-        return empty("No law could be fitted to the runs.")
-    parts = [Markup(f"<p>{escape(_sentence(fit.status))}</p>")]
-    parts += [note(_sentence(warning)) for warning in fit.warnings]
-    if len(fit.held_out.runs):
-        parts.append(
-            caption(
-                "Each point is a run that the law had not seen when it predicted it. On the "
-                "line: predicted exactly. Error: mean of |predicted / observed − 1|; ranks: "
-                "rank correlation."
-            )
-        )
-        parts.append(_panels(fit))
-    values = fit.parameters()
-    equations = "".join(caption(text) for text in _equations(values))
-    parts.append(fold("Parameters", Markup(equations + tables.parameters(values))))
-    worth = _rows(values, "transfer")
-    if worth is not None and any(_has_transfer(row) for row in worth[1]):
-        parts.append(Markup("<h3>What a token of one domain is worth for another's loss</h3>"))
-        text = "In tokens of the target's own domain (1). A row of a target without own domain "
-        parts.append(caption(text + "has no natural unit: compare within the row only."))
-        figure = plots_law.transfer(worth[1], worth[0], result.space.names)
-        parts.append(_plot(figure, "transfer"))
-    gains = _rows(values, "additive")
-    if gains is not None:
-        parts.append(Markup("<h3>What targets without own domain gain from each domain</h3>"))
-        text = "W: about the part of the loss that e times as much of the domain removes; "
-        parts.append(caption(text + "0 where the domain makes no difference."))
-        figure = plots_law.additive(gains[1], gains[0], result.space.names)
-        parts.append(_plot(figure, "additive"))
-    return "\n".join(parts)
-
-
-EQUATIONS = {
-    "transfer": (
-        "L = (ε + r′)^−α (B s^−β + C), times exp(−δ) at the end of the learning-rate decay; "
-        "s: training tokens, r′: the own domain's proportion plus what other domains are worth."
-    ),
-    "additive": (
-        "L = (B s^−β + C) (1 + Σ W h(r)), times exp(−δ) at the end of the learning-rate decay; "
-        "s: training tokens, h(r) = ((ε + r)^−α − (ε + 1)^−α) / α of each domain's proportion r."
-    ),
-}
-"""By the kind of a target's row of coefficients; see `LawFit.parameters`."""
-
-
-def _equations(values: dict[str, dict[str, Any]]) -> list[str]:
-    """The equation of every kind of target, and if there are several, of which targets."""
-    kinds = {kind: [t for t, row in values.items() if kind in row] for kind in EQUATIONS}
-    used = {kind: names for kind, names in kinds.items() if names}
-    if len(used) == 1:
-        return [EQUATIONS[kind] for kind in used]
-    return [f"{', '.join(names)}: {EQUATIONS[kind]}" for kind, names in used.items()]
-
-
-def _rows(values: dict[str, dict[str, Any]], kind: str) -> tuple[list[str], Array] | None:
-    """The targets with coefficients of a kind, and these, (V, K); None if there are none."""
-    rows = {target: list(row[kind].values()) for target, row in values.items() if kind in row}
-    return (list(rows), np.array(list(rows.values()), float)) if rows else None
-
-
-def _has_transfer(row: Array) -> bool:
-    """Whether several domains are worth something for a target, and not all the same."""
-    return bool(np.count_nonzero(row) > 1 and row.std() >= 1e-12)
-
-
-def _panels(fit: LawFit) -> Markup:
-    """Predicted against observed, the objective first and then each target."""
-    seen = fit.held_out
-    values = [("objective", seen.objective_predicted, seen.objective_observed)]
-    values += [
-        (name, seen.predicted[:, v], seen.observed[:, v])
-        for v, name in enumerate(fit.space.target_names)
-    ]
-    panels = []
-    for i, (name, predicted, observed) in enumerate(values):
-        colour = theme.ACCENT if i else theme.INK
-        figure = plots_law.held_out(seen.runs, predicted, observed, fit.unit, colour)
-        said = plots_law.agreement(predicted, observed)
-        panels.append(
-            f"<figure><figcaption><strong>{escape(name)}</strong><br>{escape(said)}</figcaption>"
-            f"{_plot(figure, f'law-{i}')}</figure>"
-        )
-    return Markup(f'<div class="panels">{"".join(panels)}</div>')
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    return "\n".join([caption(text), plot(plots_search.curves(result), "curves")])
 
 
 def _runs(result: SearchResult) -> str:
@@ -291,7 +184,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[SearchResult], str]], ...] = (
     ("mixtures", "Mixtures side by side", _mixtures),
     ("gains", "Where the gain comes from", _gains),
     ("progress", "Progress of the search", _progress),
-    ("law", "How well the law predicts", _law),
+    ("law", "How well the law predicts", law),
     ("curves", "Loss curves", _curves),
     ("runs", "Runs", _runs),
     ("settings", "Settings and provenance", _settings),

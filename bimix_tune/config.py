@@ -280,7 +280,7 @@ def _matched(space: SearchSpace, corpus: Corpus, say: Say) -> SearchSpace:
         for d in space.domains
         if d.name not in absent
     ]
-    targets: list[Target] = [t for t in space.targets or () if t.domain not in absent]
+    targets: list[Target] = [t for t in space.targets if t.domain not in absent]
     unknown = [t.name for t in targets if t.name not in corpus.names]
     if unknown:
         raise SpaceError(

@@ -34,6 +34,8 @@ from bimix_tune.sampler import trust_region
 from bimix_tune.space import Mixture, SearchSpace
 
 ENDED = ("COMPLETE", "PRUNED")
+SAME = 1e-9
+"""Distance up to which two mixtures are one: what storing and reading may cost."""
 
 
 def best_of(records: Iterable[RunRecord]) -> RunRecord | None:
@@ -93,15 +95,11 @@ def confirmation_of(records: Sequence[RunRecord], recommendation: Mixture) -> Co
     for r in records:
         if r.role == CONFIRMATION and r.state == "COMPLETE" and r.objective is not None:
             mixture = r.mixture
-            if r.label == RECOMMENDATION and (mixture is None or not same(mixture, recommendation)):
+            stale = mixture is None or mixture.distance(recommendation) > SAME
+            if r.label == RECOMMENDATION and stale:
                 continue  # of an earlier, shorter search in the same folder
             objective.setdefault(r.label, {})[r.seed] = r.objective
     return compare(objective)
-
-
-def same(a: Mixture, b: Mixture) -> bool:
-    """Whether two mixtures of the same domains agree to 1e-9."""
-    return all(abs(a[n] - r) <= 1e-9 for n, r in b.items())
 
 
 def outcome(study: Study, space: SearchSpace, folder: Path) -> SearchResult:

@@ -31,11 +31,9 @@ from bimix_tune.loop.result import (
     search_records,
 )
 from bimix_tune.sampler import trust_region
-from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.space import SAME_MIXTURE, Mixture, SearchSpace
 
 ENDED = ("COMPLETE", "PRUNED")
-SAME = 1e-9
-"""Distance up to which two mixtures are one: what storing and reading may cost."""
 
 
 def best_of(records: Iterable[RunRecord]) -> RunRecord | None:
@@ -95,7 +93,7 @@ def confirmation_of(records: Sequence[RunRecord], recommendation: Mixture) -> Co
     for r in records:
         if r.role == CONFIRMATION and r.state == "COMPLETE" and r.objective is not None:
             mixture = r.mixture
-            stale = mixture is None or mixture.distance(recommendation) > SAME
+            stale = mixture is None or mixture.distance(recommendation) > SAME_MIXTURE
             if r.label == RECOMMENDATION and stale:
                 continue  # of an earlier, shorter search in the same folder
             objective.setdefault(r.label, {})[r.seed] = r.objective

@@ -2,7 +2,8 @@
 
 The program gets a JSON file of proportions by domain, and prints a line of JSON for each
 evaluation: ``{"tokens": 1000, "losses": {"web": 3.2}, "decayed": false}``. Whatever else it
-prints is ignored. Stopping a run ends the program and everything it started.
+prints is ignored. A run is over when the program itself has ended; what it started and left
+running ends with it, also where a run is stopped.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from bimix_tune.training.base import Checkpoint
 
 SIGN_OF_LIFE = 1.0
 """Seconds of silence after which a checkpoint without losses is yielded."""
+DRAIN = 1.0
+"""Seconds to read what an ended program wrote, should a process that it left hold its output."""
 LAST_LINES = 20
 """Lines of the program's error output that an error message repeats."""
 
@@ -164,7 +167,7 @@ def _report(line: str) -> dict[str, Any] | None:
 
 
 class _Program:
-    """A running program in a process group of its own, its output read by two threads."""
+    """A running program in a process group of its own; threads read its output and await it."""
 
     def __init__(self, words: Sequence[str], grace: float) -> None:
         self._grace = grace
@@ -186,16 +189,23 @@ class _Program:
             threading.Thread(target=self._read_output, args=(self._process.stdout,), daemon=True),
             threading.Thread(target=self._read_errors, args=(self._process.stderr,), daemon=True),
         ]
-        for reader in self._readers:
-            reader.start()
+        for thread in (*self._readers, threading.Thread(target=self._await_end, daemon=True)):
+            thread.start()
 
     def _read_output(self, pipe: IO[str]) -> None:
-        for line in pipe:
-            self._lines.put(line)
+        with pipe:
+            for line in pipe:
+                self._lines.put(line)
+
+    def _await_end(self) -> None:
+        """Mark the end of the output, which the end of the pipe need not be."""
+        self._process.wait()
+        self._readers[0].join(DRAIN)
         self._lines.put(None)
 
     def _read_errors(self, pipe: IO[str]) -> None:
-        self._errors.extend(line.rstrip() for line in pipe)
+        with pipe:
+            self._errors.extend(line.rstrip() for line in pipe)
 
     def lines(self) -> Iterator[str | None]:
         """Lines of output as they come, and None for each `SIGN_OF_LIFE` of silence.
@@ -214,25 +224,21 @@ class _Program:
             yield line
         code = self._process.wait()
         if code:
-            self._readers[1].join(timeout=1.0)
+            self._readers[1].join(DRAIN)
             ended = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
             last = "\n".join(self._errors) or "(it wrote nothing to its error output)"
             raise TrainingError(f"the program {ended}; its last words:\n{last}")
 
     def end(self) -> None:
-        """Terminate what still runs of the group, then kill it; does nothing after its end."""
+        """Terminate the program if it still runs, then kill what is left of its group."""
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=self._grace)
-            self._signal(signal.SIGKILL)
-            self._process.wait()
-        for reader, pipe in zip(
-            self._readers, (self._process.stdout, self._process.stderr), strict=True
-        ):
-            reader.join(timeout=1.0)
-            if pipe is not None and not reader.is_alive():
-                pipe.close()
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        for reader in self._readers:
+            reader.join(DRAIN)
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import textwrap
 import time
@@ -93,6 +94,51 @@ def test_closing_ends_the_program_and_its_children(stubborn: bool, tmp_path: Pat
     while any(is_running(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_an_ended_program_leaves_nothing_behind(code: int, tmp_path: Path) -> None:
+    trainer = leaving_a_child(tmp_path, code, holding=False)
+    if code:
+        with pytest.raises(TrainingError, match="ended with status 3"):
+            list(trainer.run(MIXTURE, 0))
+    else:
+        assert list(trainer.run(MIXTURE, 0))[-1].tokens == 100
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 10
+    while is_running(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_child_that_holds_the_output_does_not_keep_a_run_waiting(tmp_path: Path) -> None:
+    began = time.monotonic()
+    trainer = leaving_a_child(tmp_path, code=0, holding=True)
+    try:
+        assert [c.tokens for c in trainer.run(MIXTURE, 0) if c.losses] == [100]
+        assert time.monotonic() - began < 30
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def leaving_a_child(folder: Path, code: int, holding: bool) -> CommandTrainer:
+    """A program that ends at once while its child goes on for a minute.
+
+    Args:
+        folder: Gets the program, and the child's number in the file ``pid``.
+        code: Exit status.
+        holding: Whether the child leaves the group and keeps the output open.
+    """
+    text = f"""
+        import subprocess
+        sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+        output = None if {holding} else subprocess.DEVNULL
+        child = subprocess.Popen(sleeper, start_new_session={holding}, stdout=output, stderr=output)
+        open({str(folder / "pid")!r}, "w").write(str(child.pid))
+        print(json.dumps({{"tokens": 100, "losses": {{"a": 1, "b": 1}}}}))
+        sys.exit({code})
+    """
+    return program(folder, text)
 
 
 def is_running(pid: int) -> bool:

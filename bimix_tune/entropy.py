@@ -50,7 +50,7 @@ _REACH = 4
 
 
 def entropy_mixture(corpus: Corpus, kind: str) -> Mixture:
-    """The mixture ``r_i = exp(H_i) / sum_j exp(H_j)`` (paper, eq. 13).
+    """The mixture that one kind of entropy gives; see `mixture_of_entropies`.
 
     Args:
         corpus: Tokenised domains.
@@ -59,7 +59,11 @@ def entropy_mixture(corpus: Corpus, kind: str) -> Mixture:
     Raises:
         CorpusError: There is no such kind.
     """
-    entropies = domain_entropies(corpus, kind)
+    return mixture_of_entropies(domain_entropies(corpus, kind))
+
+
+def mixture_of_entropies(entropies: Mapping[str, float]) -> Mixture:
+    """The mixture ``r_i = exp(H_i) / sum_j exp(H_j)`` (paper, eq. 13) of entropies in nats."""
     values = np.array(list(entropies.values()))
     weights = np.exp(values - values.max())
     return Mixture(entropies, weights / weights.sum())

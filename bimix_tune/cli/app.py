@@ -30,7 +30,7 @@ from bimix_tune.config import (
     prepare,
 )
 from bimix_tune.curves import read_curves, write_atomic
-from bimix_tune.entropy import KINDS, domain_entropies
+from bimix_tune.entropy import KINDS, domain_entropies, mixture_of_entropies
 from bimix_tune.errors import BimixError, ConfigError, did_you_mean
 from bimix_tune.laws import LawFit, fit, optimise
 from bimix_tune.loop import SearchResult, search
@@ -218,8 +218,10 @@ def entropy(
     Example: `bimix-tune entropy starter`
     """
     corpus = _corpus_of(file)
-    console.print(tables.entropy_table({k: domain_entropies(corpus, k) for k in KINDS}))
-    mixtures = baseline_mixtures(SearchSpace(corpus.domains()), corpus)
+    entropies = {kind: domain_entropies(corpus, kind) for kind in KINDS}
+    console.print(tables.entropy_table(entropies))
+    mixtures = baseline_mixtures(SearchSpace(corpus.domains()))
+    mixtures |= {kind: mixture_of_entropies(values) for kind, values in entropies.items()}
     console.print(tables.mixtures_table(mixtures, "Training-free mixtures"))
 
 

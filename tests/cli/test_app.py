@@ -10,8 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from bimix_tune import LossCurve, Mixture, read_curves, write_curves
+from bimix_tune import LossCurve, Mixture, entropy, read_curves, write_curves
 from bimix_tune.cli import main
+from bimix_tune.config import load_config, open_corpus
 from bimix_tune.loop.outcome import load_study
 
 NAMES = ("web", "code", "books")
@@ -223,6 +224,30 @@ def test_the_cause_of_a_failed_run_is_text_not_markup(cli, tmp_path):
     assert code == 1
     assert "Traceback" not in err
     assert "'/[/no/such]' cannot start" in out + err
+
+
+def test_entropies_are_computed_once(cli, tmp_path, monkeypatch):
+    for name, word in (("fruit", "apple"), ("tools", "saw")):
+        (tmp_path / name).mkdir()
+        for i in range(30):
+            (tmp_path / name / f"{i}.txt").write_text(" ".join(f"{word}{i * j}" for j in range(90)))
+    (tmp_path / "run.yaml").write_text(
+        "corpus: {domains: {fruit: fruit, tools: tools}, tokenizer: 300, cache: cache}"
+    )
+    measured = []
+    for kind, measure in list(entropy._MEASURES.items()):
+
+        def counted(*args, kind=kind, measure=measure):
+            measured.append(kind)
+            return measure(*args)
+
+        monkeypatch.setitem(entropy._MEASURES, kind, counted)
+    code, out, _ = cli("entropy", "run.yaml")
+    assert code == 0
+    assert measured == list(entropy.KINDS)
+    corpus = open_corpus(load_config("run.yaml").corpus, tmp_path, lambda message: None)
+    share = entropy.entropy_mixture(corpus, "JE")["fruit"]
+    assert f"{share:.1%}" in out.partition("Training-free mixtures")[2]
 
 
 def start(tmp_path, run):

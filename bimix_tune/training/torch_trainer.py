@@ -116,16 +116,10 @@ class TorchTrainer(ABC):
 
     def run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
         """Train from scratch; see `bimix_tune.training.base.Trainer.run`."""
-        import torch
-
-        from bimix_tune.training.device import choose_device, memory_errors
+        from bimix_tune.training.device import choose_device, memory_errors, one_thread
         from bimix_tune.training.loop import Recipe, Training
 
         device = choose_device(self.device)
-        if device.type == "cpu":
-            # Several proxies share a machine: with more threads each they wait for each other
-            # (14 to 19 times slower was measured).
-            torch.set_num_threads(1)
         corpus, steps = Corpus.open(self.corpus), self.steps()
         recipe = Recipe(
             steps,
@@ -135,10 +129,11 @@ class TorchTrainer(ABC):
             self.targets,
             self.unit,
         )
-        with memory_errors(
+        proxy_in_words = (
             f"a proxy with {steps.batch} sequences of {steps.sequence_length} tokens "
             f"in a step ({self!r})"
-        ):
+        )
+        with one_thread(device), memory_errors(proxy_in_words):
             proxy = self.build(corpus, seed, device)
             for checkpoint in Training(proxy, corpus, mixture, seed, recipe).run():
                 if checkpoint.decayed and self.save_to is not None:

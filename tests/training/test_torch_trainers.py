@@ -269,6 +269,23 @@ def test_a_missing_library_is_named(corpus: Path, monkeypatch: pytest.MonkeyPatc
         llama(corpus)
 
 
+def test_threads_are_given_back_at_the_end_of_a_run(corpus: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        for stopped in (False, True):
+            run = llama(corpus).run(MIXTURE, 0)
+            next(run)
+            assert torch.get_num_threads() == 1
+            if stopped:
+                run.close()
+            else:
+                list(run)
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_devices() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ConfigError, match="device 'tpu9' cannot be used"):

@@ -6,9 +6,11 @@ lean Llama, and otherwise the same: mixing, schedule and evaluation are shared c
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,16 +42,31 @@ class TransformersTrainer(TorchTrainer):
 
     model: str | Path | Mapping[str, Any] = field(hash=False)
 
-    def defaults(self) -> Defaults:
-        """What suits a Llama with as many parameters outside embedding and output layer."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.model, Mapping) and Path(self.model).exists():
+            # A worker may start in another folder.
+            object.__setattr__(self, "model", Path(self.model).absolute())
+
+    @cached_property
+    def _configuration(self) -> Any:
+        """Found once: it travels to workers, who need neither its file nor the hub."""
+        return configuration(self.model, Corpus.open(self.corpus))
+
+    @cached_property
+    def _layer_parameters(self) -> int:
+        """Parameters outside embedding and output layer."""
         import torch
         from transformers import AutoModelForCausalLM
 
-        corpus = Corpus.open(self.corpus)
+        config = copy.deepcopy(self._configuration)  # the library changes what it is given
         with torch.device("meta"):
-            module = AutoModelForCausalLM.from_config(configuration(self.model, corpus))
-        layers = (p.numel() for p in module.parameters() if corpus.vocab_size not in p.shape)
-        return default_recipe(sum(layers), self.tokens)
+            module = AutoModelForCausalLM.from_config(config)
+        return sum(p.numel() for p in module.parameters() if config.vocab_size not in p.shape)
+
+    def defaults(self) -> Defaults:
+        """What suits a Llama with as many parameters outside embedding and output layer."""
+        return default_recipe(self._layer_parameters, self.tokens)
 
     def build(self, corpus: Corpus, seed: int, device: torch.device) -> Proxy:
         import torch
@@ -58,7 +75,7 @@ class TransformersTrainer(TorchTrainer):
         from bimix_tune.training.device import compute_dtype
         from bimix_tune.training.loop import Proxy
 
-        config = configuration(self.model, corpus)
+        config = copy.deepcopy(self._configuration)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(device)

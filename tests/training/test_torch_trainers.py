@@ -2,13 +2,17 @@
 
 import gc
 import importlib.util
+import json
 import math
+import pickle
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
+import bimix_tune.training.transformers as transformers_module
+from bimix_tune.corpus import Corpus
 from bimix_tune.errors import (
     ConfigError,
     CorpusError,
@@ -247,16 +251,31 @@ def test_wrong_models_are_named(model: object, message: str, corpus: Path) -> No
 
 
 def test_a_model_can_be_a_file_or_a_folder(corpus: Path, tmp_path: Path) -> None:
-    import json
-
-    from bimix_tune.corpus import Corpus
-    from bimix_tune.training.transformers import configuration
-
     path = tmp_path / "config.json"
     path.write_text(json.dumps(TINY))
     for model in (path, tmp_path):
-        config = configuration(model, Corpus.open(corpus))
+        config = transformers_module.configuration(model, Corpus.open(corpus))
         assert (config.hidden_size, config.vocab_size) == (32, 64)
+
+
+@pytest.mark.parametrize("model", ["config.json", "."])
+def test_a_model_is_found_once_wherever_a_worker_starts(
+    model: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    found = transformers_module.configuration
+    monkeypatch.setattr(
+        transformers_module, "configuration", lambda *args: calls.append(args) or found(*args)
+    )
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    monkeypatch.chdir(tmp_path)
+    trainer = TransformersTrainer(corpus=corpus, tokens=500, model=model, device="cpu")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert final(trainer)
+    (tmp_path / "config.json").unlink()
+    assert final(pickle.loads(pickle.dumps(trainer))) == final(trainer)  # our own bytes
+    assert len(calls) == 1
 
 
 def test_a_missing_library_is_named(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:

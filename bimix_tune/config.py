@@ -21,7 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
-from bimix_tune.corpus import STARTER_BYTES, Corpus, build_corpus, starter_sources
+from bimix_tune.corpus import PINS, STARTER_BYTES, Corpus, build_corpus, starter_sources
 from bimix_tune.errors import ConfigError, SpaceError, did_you_mean
 from bimix_tune.executors import Executor, executor_class
 from bimix_tune.options import typed
@@ -33,6 +33,7 @@ from bimix_tune.training.base import Trainer
 from bimix_tune.training.torch_trainer import TorchTrainer
 
 CACHE = Path("~/.cache/bimix-tune")
+STARTER_DOMAINS = ("python", *PINS)
 CORPUS_TRAINERS = ("llama", "transformers")
 """Trainers whose data is the corpus; the others bring their own."""
 
@@ -273,7 +274,12 @@ def _matched(space: SearchSpace, corpus: Corpus, say: Say) -> SearchSpace:
             f"it has {list(corpus.names)}"
         )
     for name in absent:
-        say(f"domain {name!r} is not in the corpus and is left out")
+        if name not in STARTER_DOMAINS:
+            raise SpaceError(
+                f"domain {name!r} of the space is not in the corpus"
+                + did_you_mean(name, corpus.names)
+            )
+        say(f"domain {name!r} could not be fetched and is left out")
     tokens = {d.name: d.tokens for d in corpus.domains()}
     domains: list[Domain] = [
         d if d.tokens else dataclasses.replace(d, tokens=tokens[d.name])

@@ -68,13 +68,19 @@ def test_bounds_and_caps_reach_the_space(folder):
     assert plan.space.low.tolist() == [0.3, 0]
 
 
-def test_domains_that_the_corpus_lacks_are_left_out_with_a_word(folder):
-    text = RUN.format(cache=folder / "cache") + "space: {domains: [fruit, tools, music]}\n"
+def test_starter_domains_that_could_not_be_fetched_are_left_out_with_a_word(folder):
+    text = RUN.format(cache=folder / "cache") + "space: {domains: [fruit, tools, recipes]}\n"
     path = write(folder, text)
     said = []
     plan = prepare(load_config(path), path, said.append)
     assert plan.space.names == ("fruit", "tools")
-    assert any("'music' is not in the corpus" in s for s in said)
+    assert any("'recipes' could not be fetched" in s for s in said)
+
+
+def test_a_wrong_domain_name_is_no_domain_to_leave_out(folder):
+    path = write(folder, RUN.format(cache=folder / "cache") + "space: {domains: [fruit, tool]}\n")
+    with pytest.raises(SpaceError, match="'tool' of the space is not in the corpus; did you mean"):
+        prepare(load_config(path), path, lambda message: None)
 
 
 def test_a_space_without_any_domain_of_the_corpus_is_refused(folder):

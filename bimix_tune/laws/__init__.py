@@ -162,10 +162,10 @@ def _warnings(full: Estimate, seen: Observations, space: SearchSpace) -> tuple[s
     if mixtures < FEW_MIXTURES:
         notes.append(f"only {mixtures} different mixtures: the fit leans on typical values")
     r = seen.r[seen.last]
-    still = (r.max(0) + 0.01) / (r.min(0) + 0.01) < 1.5
+    still = ((r.max(0) + 0.01) / (r.min(0) + 0.01) < 1.5) & (space.low < space.high)
     if still.any():
         names = [n for n, s in zip(space.names, still, strict=True) if s]
-        notes.append(f"the proportion of {names} hardly varied, so its effect is a guess")
+        notes.append(f"the proportion of {', '.join(names)} hardly varied: its effect is a guess")
     if not full.converged:
         notes.append("the least-squares fit did not converge")
     steep = full.theta[:, ALPHA] > 0.0

@@ -59,8 +59,8 @@ def check_storage(url: str | None) -> str | None:
             make_url(url).get_dialect().import_dbapi()
     except (ArgumentError, ImportError) as error:
         raise ConfigError(
-            "storage must be the URL of a database whose driver is installed, such as "
-            f"sqlite:///study.db, but: {error}"
+            "a storage is the URL of a database whose driver is installed, such as "
+            f"sqlite:///study.db, but here: {error}"
         ) from error
     return url
 
@@ -199,6 +199,7 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
     options = dict(config.trainer)
     kind = str(options.pop("type", "llama"))
     options = check_options(kind, options)  # better before the corpus is built than after
+    _executor(config)
     corpus = None
     if kind in CORPUS_TRAINERS:
         if "corpus" in options:
@@ -303,6 +304,13 @@ def make_executor(config: RunConfig, trainer: Trainer) -> Executor:
         ConfigError: An option is unknown to that executor, or a value is not of its type.
         ExecutorError: It is unknown or cannot start.
     """
+    kind, options = _executor(config)
+    made: Executor = kind(trainer, **options)
+    return made
+
+
+def _executor(config: RunConfig) -> tuple[Any, dict[str, Any]]:
+    """Class and options, checked."""
     options = dict(config.executor)
     kind = executor_class(str(options.pop("type", "ray")))
     types = get_type_hints(kind.__init__)
@@ -310,5 +318,4 @@ def make_executor(config: RunConfig, trainer: Trainer) -> Executor:
     for key in options:
         if key not in known:
             raise ConfigError(f"executor: unknown key {key!r}" + did_you_mean(key, known))
-    made: Executor = kind(trainer, **typed("executor", types, options))
-    return made
+    return kind, typed("executor", types, options)

@@ -154,6 +154,12 @@ def test_wrong_values_of_executors_are_named(tmp_path, text, message):
         make_executor(load_config(write(tmp_path, text)), load_trainer("synthetic"))
 
 
+def test_the_executor_is_checked_before_the_corpus_is_built(tmp_path):
+    path = write(tmp_path, "corpus: {domains: {a: nowhere}}\nexecutor: {type: local, slots: 2}")
+    with pytest.raises(ConfigError, match="executor: unknown key 'slots'"):
+        prepare(load_config(path), path, lambda message: None)
+
+
 @pytest.mark.parametrize(
     ("trainer", "message"),
     [

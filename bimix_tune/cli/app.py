@@ -170,6 +170,9 @@ def fit_command(
 ) -> None:
     """Fit a mixing law to finished runs and say how well it predicts left-out ones.
 
+    Losses in tables count as nats per token unless a column `unit` says bits/byte; a column
+    `decayed` marks losses at the end of the learning-rate decay.
+
     Example: `bimix-tune fit runs/starter --output law.json`
     """
     found = _fit(path, space, law, scale)

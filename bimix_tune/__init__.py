@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from bimix_tune.laws import optimise as optimise
     from bimix_tune.loop import SearchResult as SearchResult
     from bimix_tune.loop import search as search
+    from bimix_tune.mixture import Mixture as Mixture
     from bimix_tune.pruner import BiMixPruner as BiMixPruner
     from bimix_tune.report import write_report as write_report
     from bimix_tune.sampler import BiMixSampler as BiMixSampler
     from bimix_tune.space import Domain as Domain
-    from bimix_tune.space import Mixture as Mixture
     from bimix_tune.space import SearchSpace as SearchSpace
     from bimix_tune.space import Target as Target
     from bimix_tune.space import load_space as load_space
@@ -53,7 +53,8 @@ _HOMES = {
     "pruner": ("BiMixPruner",),
     "report": ("write_report",),
     "sampler": ("BiMixSampler",),
-    "space": ("Domain", "Mixture", "SearchSpace", "Target", "load_space"),
+    "mixture": ("Mixture",),
+    "space": ("Domain", "SearchSpace", "Target", "load_space"),
     "strategies": ("baseline_mixtures",),
     "training": ("Checkpoint", "load_trainer"),
     "trials": ("curves_of", "mixture_of", "report_losses", "suggest_mixture"),

@@ -24,9 +24,10 @@ from pydantic import (
 from bimix_tune.corpus import PINS, STARTER_BYTES, Corpus, build_corpus, starter_sources
 from bimix_tune.errors import ConfigError, SpaceError, did_you_mean
 from bimix_tune.executors import Executor, executor_class
+from bimix_tune.mixture import Mixture
 from bimix_tune.options import typed
 from bimix_tune.quantities import parse_count
-from bimix_tune.space import Domain, Mixture, SearchSpace, Target, load_space
+from bimix_tune.space import Domain, SearchSpace, Target, load_space
 from bimix_tune.strategies.baselines import baseline_mixtures
 from bimix_tune.training import check_options, load_trainer
 from bimix_tune.training.base import Trainer

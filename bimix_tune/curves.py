@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bimix_tune.errors import CurveError, MixtureError
+from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import Array
-from bimix_tune.space import Mixture
 
 NATS_PER_TOKEN = "nats/token"
 BITS_PER_BYTE = "bits/byte"

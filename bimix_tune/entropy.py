@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from bimix_tune.corpus import Corpus
 from bimix_tune.errors import CorpusError, did_you_mean
+from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import Array
-from bimix_tune.space import Mixture
 
 Ints = NDArray[np.int64]
 

@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from bimix_tune.curves import NATS_PER_TOKEN, LossCurve
 from bimix_tune.errors import CurveError, MixtureError, did_you_mean
+from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import SUM_TOLERANCE
-from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.space import SearchSpace
 
 PREFIX = "r_"
 LOSSES = "losses@"

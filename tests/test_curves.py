@@ -16,7 +16,7 @@ from bimix_tune.curves import (
     write_curves,
 )
 from bimix_tune.errors import CurveError, MixtureError
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 
 MIXTURE = Mixture(["web", "code"], [0.75, 0.25])
 

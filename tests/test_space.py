@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bimix_tune.errors import MixtureError, SpaceError
-from bimix_tune.space import Domain, Mixture, SearchSpace, Target, load_space
+from bimix_tune.mixture import Mixture
+from bimix_tune.space import Domain, SearchSpace, Target, load_space
 
 NAMES = st.lists(
     st.text("abno1e-.: _é漢", min_size=1, max_size=5), min_size=1, max_size=6, unique=True

@@ -18,8 +18,9 @@ import numpy as np
 
 from bimix_tune.curves import LossCurve, read_curves
 from bimix_tune.errors import CurveError
+from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import Array
-from bimix_tune.space import Mixture, SearchSpace, Target
+from bimix_tune.space import SearchSpace, Target
 from bimix_tune.training.synthetic import SyntheticTrainer
 
 FEWEST_RUNS = 20

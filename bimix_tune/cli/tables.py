@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bimix_tune.laws import LawFit
 from bimix_tune.loop.result import RECOMMENDATION, Confirmation, SearchResult
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 
 if TYPE_CHECKING:
     from bimix_tune.corpus import Corpus

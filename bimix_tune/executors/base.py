@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 from bimix_tune.training.base import Checkpoint
 
 

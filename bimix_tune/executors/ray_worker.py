@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from bimix_tune.errors import BimixError
 from bimix_tune.executors.base import one_line
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 from bimix_tune.training.base import Checkpoint, Trainer
 
 SIGN_OF_LIFE_SECONDS = 1.0

@@ -23,8 +23,9 @@ from bimix_tune.laws.fitting import Estimate, estimate
 from bimix_tune.laws.held_out import HeldOut, leave_out
 from bimix_tune.laws.law_fit import LAWS, LawFit
 from bimix_tune.laws.observations import Observations, observe
+from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import Array
-from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.space import SearchSpace
 
 __all__ = ["LAWS", "HeldOut", "LawFit", "fit", "optimise"]
 

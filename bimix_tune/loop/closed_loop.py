@@ -49,9 +49,10 @@ from bimix_tune.loop.result import (
     RunRecord,
     SearchResult,
 )
+from bimix_tune.mixture import Mixture
 from bimix_tune.pruner import BiMixPruner
 from bimix_tune.sampler import BiMixSampler, trust_region
-from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.space import SearchSpace
 from bimix_tune.strategies.baselines import baseline_mixtures, distinct
 from bimix_tune.training.base import Trainer
 

@@ -19,7 +19,8 @@ from optuna.trial import Trial, TrialState
 from bimix_tune.errors import BimixError, DivergedError, ExecutorError
 from bimix_tune.executors.base import Event, Executor, Failed, Finished, Job, Progress
 from bimix_tune.loop import ledger
-from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.mixture import Mixture
+from bimix_tune.space import SearchSpace
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.trials import report_losses, suggest_mixture
 

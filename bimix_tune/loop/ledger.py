@@ -23,7 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bimix_tune.errors import ConfigError, ExecutorError, MixtureError
 from bimix_tune.loop.result import BASELINE, CONFIRMATION, PROPOSAL, RunRecord
-from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.mixture import Mixture
+from bimix_tune.space import SearchSpace
 from bimix_tune.trials import ENQUEUED, HELD_BACK, PREFIX, curve_of, mixture_of
 
 logger = logging.getLogger(__name__)

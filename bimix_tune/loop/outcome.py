@@ -30,8 +30,9 @@ from bimix_tune.loop.result import (
     compare,
     search_records,
 )
+from bimix_tune.mixture import SAME_MIXTURE, Mixture
 from bimix_tune.sampler import trust_region
-from bimix_tune.space import SAME_MIXTURE, Mixture, SearchSpace
+from bimix_tune.space import SearchSpace
 
 ENDED = ("COMPLETE", "PRUNED")
 

@@ -12,7 +12,8 @@ from scipy import stats
 
 from bimix_tune.curves import LossCurve
 from bimix_tune.laws import LawFit
-from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.mixture import Mixture
+from bimix_tune.space import SearchSpace
 
 BASELINE, STARTUP, PROPOSAL, CONFIRMATION = "baseline", "startup", "proposal", "confirmation"
 RECOMMENDATION = "recommendation"

@@ -18,8 +18,9 @@ from bimix_tune.loop.result import (
     compare,
     search_records,
 )
+from bimix_tune.mixture import SAME_MIXTURE, Mixture
 from bimix_tune.simplex import Array
-from bimix_tune.space import SAME_MIXTURE, Mixture, SearchSpace
+from bimix_tune.space import SearchSpace
 
 COMPLETE = "COMPLETE"
 

@@ -10,11 +10,12 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from bimix_tune.loop.result import Comparison, Confirmation
+from bimix_tune.mixture import Mixture
 from bimix_tune.report import theme
 from bimix_tune.report.losses import TargetLosses, weighted
 from bimix_tune.report.verdict import BETTER, WORSE, decimals, judge
 from bimix_tune.simplex import Array
-from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.space import SearchSpace
 
 ROW = 34
 """Pixels of a row of bars or points."""

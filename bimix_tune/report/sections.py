@@ -13,6 +13,7 @@ import numpy as np
 
 from bimix_tune.laws import LawFit
 from bimix_tune.loop.result import CONFIRMATION, RECOMMENDATION, SearchResult, search_records
+from bimix_tune.mixture import Mixture
 from bimix_tune.report import plots_answer, plots_search, tables, theme
 from bimix_tune.report.law_section import law
 from bimix_tune.report.losses import target_losses
@@ -27,7 +28,6 @@ from bimix_tune.report.markup import (
     note,
     plot,
 )
-from bimix_tune.space import Mixture
 
 
 def today() -> str:

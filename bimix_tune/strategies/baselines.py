@@ -13,7 +13,8 @@ import numpy as np
 from bimix_tune import simplex
 from bimix_tune.entropy import KINDS, entropy_mixture
 from bimix_tune.errors import SpaceError
-from bimix_tune.space import Mixture, SearchSpace
+from bimix_tune.mixture import Mixture
+from bimix_tune.space import SearchSpace
 
 if TYPE_CHECKING:
     from bimix_tune.corpus import Corpus

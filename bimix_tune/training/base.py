@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from typing import IO, Any
 
 from bimix_tune.curves import BITS_PER_BYTE, NATS_PER_TOKEN
 from bimix_tune.errors import ConfigError, DivergedError, TrainingError
+from bimix_tune.mixture import Mixture
 from bimix_tune.options import names
-from bimix_tune.space import Mixture
 from bimix_tune.training.base import Checkpoint
 
 SIGN_OF_LIFE = 1.0

@@ -19,7 +19,7 @@ from torch import nn
 from bimix_tune.corpus import Corpus
 from bimix_tune.curves import BITS_PER_BYTE
 from bimix_tune.errors import DivergedError
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.cross_entropy import IGNORED
 from bimix_tune.training.evaluate import Evaluator, Logits, affordable_tokens, sequence_loss

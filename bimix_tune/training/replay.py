@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bimix_tune.curves import LossCurve, read_curves
 from bimix_tune.errors import ConfigError, TrainingError
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 from bimix_tune.training.base import Checkpoint
 
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from bimix_tune.curves import NATS_PER_TOKEN
 from bimix_tune.errors import ConfigError
+from bimix_tune.mixture import Mixture
 from bimix_tune.options import names
 from bimix_tune.simplex import Array
-from bimix_tune.space import Mixture
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.mixing import check_domains
 from bimix_tune.training.schedule import Steps

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 from bimix_tune.corpus import Corpus
 from bimix_tune.curves import BITS_PER_BYTE, NATS_PER_TOKEN
 from bimix_tune.errors import ConfigError, did_you_mean, missing_extra
+from bimix_tune.mixture import Mixture
 from bimix_tune.options import names
-from bimix_tune.space import Mixture
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.schedule import Steps
 from bimix_tune.training.sizes import Defaults

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 
 
 def make_trainer_class() -> type[Any]:

@@ -252,7 +252,7 @@ SCRIPT = """
 import os, subprocess, sys, time
 from bimix_tune.executors.base import Job, Progress
 from bimix_tune.executors.ray import RayExecutor
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 from bimix_tune.training.base import Checkpoint
 
 class Parent:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bimix_tune.curves import LossCurve
+from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import Array
-from bimix_tune.space import Mixture, SearchSpace, Target
+from bimix_tune.space import SearchSpace, Target
 
 END = 1e6
 

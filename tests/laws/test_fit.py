@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from bimix_tune.curves import LossCurve
 from bimix_tune.errors import FitError, MixtureError
 from bimix_tune.laws import LAWS, LawFit, fit, least_squares, optimise
-from bimix_tune.space import Mixture, SearchSpace, Target
+from bimix_tune.mixture import Mixture
+from bimix_tune.space import SearchSpace, Target
 
 
 def _changed(curve, **changes):

@@ -21,7 +21,8 @@ from bimix_tune.loop.result import (
     SearchResult,
     compare,
 )
-from bimix_tune.space import Domain, Mixture, SearchSpace, Target
+from bimix_tune.mixture import Mixture
+from bimix_tune.space import Domain, SearchSpace, Target
 
 TOKENS = np.geomspace(1e6, 5e7, 8)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bimix_tune.errors import ConfigError, DivergedError, TrainingError
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 from bimix_tune.training.command import CommandTrainer
 
 MIXTURE = Mixture(["a", "b"], [0.25, 0.75])

@@ -12,7 +12,7 @@ import pytest
 
 from bimix_tune.curves import BITS_PER_BYTE, NATS_PER_TOKEN, LossCurve, write_curves
 from bimix_tune.errors import ConfigError
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 from bimix_tune.training import TRAINERS, Trainer, load_trainer
 
 DOMAINS = ("ab", "cd", "mixed")

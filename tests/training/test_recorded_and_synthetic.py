@@ -7,7 +7,7 @@ import pytest
 
 from bimix_tune.curves import LossCurve, write_curves
 from bimix_tune.errors import ConfigError, MixtureError, TrainingError
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 from bimix_tune.training.replay import ReplayTrainer
 from bimix_tune.training.synthetic import DECAY_GAIN, SyntheticTrainer
 

@@ -21,7 +21,7 @@ from bimix_tune.errors import (
     MixtureError,
     OutOfMemoryError,
 )
-from bimix_tune.space import Mixture
+from bimix_tune.mixture import Mixture
 from bimix_tune.training.device import choose_device, compute_dtype, memory_errors
 from bimix_tune.training.llama import LlamaTrainer
 from bimix_tune.training.loop import CPU_MICRO_BATCH, Proxy, micro_batch

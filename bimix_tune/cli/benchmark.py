@@ -27,7 +27,7 @@ from bimix_tune.errors import ConfigError
 benchmark = typer.Typer(
     help="Measure how good laws are on finished runs.", no_args_is_help=True, add_completion=False
 )
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 @benchmark.callback()

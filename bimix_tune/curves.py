@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bimix_tune.atomic import write_atomic
 from bimix_tune.errors import CurveError, MixtureError
 from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import Array
@@ -147,17 +147,6 @@ class LossCurve:
             if isinstance(error, (CurveError, MixtureError)):
                 raise
             raise CurveError(f"not a loss curve: {type(error).__name__}: {error}") from error
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader or a crash never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def write_curves(path: str | Path, curves: Iterable[LossCurve]) -> None:

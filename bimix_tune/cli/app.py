@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bimix_tune import __version__
+from bimix_tune.atomic import write_atomic
 from bimix_tune.cli import tables
 from bimix_tune.cli.benchmark import benchmark
 from bimix_tune.cli.display import Display
@@ -29,7 +30,7 @@ from bimix_tune.config import (
     open_corpus,
     prepare,
 )
-from bimix_tune.curves import read_curves, write_atomic
+from bimix_tune.curves import read_curves
 from bimix_tune.entropy import KINDS, domain_entropies, mixture_of_entropies
 from bimix_tune.errors import BimixError, ConfigError, did_you_mean
 from bimix_tune.laws import LawFit, fit, optimise

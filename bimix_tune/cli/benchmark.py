@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from bimix_tune.atomic import write_atomic
 from bimix_tune.benchmark import (
     Result,
     Swarm,
@@ -21,7 +22,6 @@ from bimix_tune.benchmark import (
     synthetic_swarm,
 )
 from bimix_tune.benchmark.summary import COLUMNS, NOTE, Summary, by_swarm, markdown, summarise
-from bimix_tune.curves import write_atomic
 from bimix_tune.errors import ConfigError
 
 benchmark = typer.Typer(

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
+from bimix_tune.atomic import write_atomic
 from bimix_tune.corpus.documents import Document, choose_validation, smallest_hashes
 from bimix_tune.corpus.sources import Source, Spec, sources_of
 from bimix_tune.corpus.store import Corpus, token_file
@@ -105,7 +105,7 @@ def build_corpus(
         codec = codec or _train(settings, documents, say)
         facts = {"key": key, "settings": asdict(settings), "sources": _describe(sources)}
         _write(folder, facts, codec, documents, say)
-    _write_atomically(seen, json.dumps({"folder": key}))
+    write_atomic(seen, json.dumps({"folder": key}))
     return Corpus.open(folder)
 
 
@@ -256,10 +256,3 @@ def _publish(temporary: Path, folder: Path) -> None:
     except OSError:
         if not (folder / "corpus.json").is_file():  # another builder was not faster
             raise
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bimix_tune.errors import ConfigError, ExecutorError, MixtureError
 from bimix_tune.loop.result import BASELINE, CONFIRMATION, PROPOSAL, RunRecord
-from bimix_tune.mixture import Mixture
+from bimix_tune.mixture import SAME_MIXTURE, Mixture
 from bimix_tune.space import SearchSpace
 from bimix_tune.trials import ENQUEUED, HELD_BACK, PREFIX, curve_of, mixture_of
 
@@ -195,7 +195,8 @@ def enqueue(study: Study, mixture: Mixture, role: str, label: str, seed: int) ->
 def _is_run(trial: FrozenTrial, mixture: Mixture, attrs: Mapping[str, Any]) -> bool:
     params = trial.system_attrs.get(ENQUEUED, {})
     return all(trial.user_attrs.get(key) == attrs[key] for key in (ROLE, LABEL, SEED)) and all(
-        math.isclose(params.get(PREFIX + n, math.nan), r, abs_tol=1e-9) for n, r in mixture.items()
+        math.isclose(params.get(PREFIX + n, math.nan), r, abs_tol=SAME_MIXTURE)
+        for n, r in mixture.items()
     )
 
 

@@ -16,7 +16,8 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
-from bimix_tune.curves import write_atomic, write_curves
+from bimix_tune.atomic import write_atomic
+from bimix_tune.curves import write_curves
 from bimix_tune.errors import ConfigError, FitError
 from bimix_tune.laws import LawFit, fit, optimise
 from bimix_tune.loop import ledger

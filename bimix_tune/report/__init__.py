@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bimix_tune import errors
-from bimix_tune.curves import write_atomic
+from bimix_tune.atomic import write_atomic
 from bimix_tune.loop.result import SearchResult
 from bimix_tune.report.verdict import Verdict, verdict
 

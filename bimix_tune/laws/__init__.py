@@ -1,77 +1,75 @@
 """Laws that predict the loss of every target from proportions and tokens, fitted to curves.
 
-A ladder in which each rung contains the one below: `bimix` (own proportion), `transfer`
-(other domains help too). Targets without own domain, which are constant in the proportions on
-the first rung, have a choice on the second: `additive` is `transfer` but for them, and makes
-them a sum over domains. It contains `bimix` too, and neither of the two contains the other.
-`fit` estimates one of them, or with ``law="auto"`` the one that predicts left-out runs better;
-`optimise` finds the best mixture under it.
+A ladder in which each rung contains the one below: `bimix` (own proportion), `transfer` (other
+domains help too), and a process about it for what no law says. `auto`, the default, blends the
+rungs by how well they predict mixtures left out. For targets without own domain, `additive` (a sum
+over domains) and `linear` are there too. `fit` estimates a law; `optimise` finds the best mixture
+under it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from bimix_tune.curves import LossCurve
 from bimix_tune.errors import FitError, did_you_mean
-from bimix_tune.laws import optimum, posterior
-from bimix_tune.laws.base import ALPHA, Law
-from bimix_tune.laws.fitting import Estimate, estimate
-from bimix_tune.laws.held_out import HeldOut, leave_out
-from bimix_tune.laws.law_fit import LAWS, LawFit
+from bimix_tune.laws import cross_validation, optimum
+from bimix_tune.laws.catalogue import FEW_MIXTURES, LAWS, Builder
+from bimix_tune.laws.held_out import HeldOut
+from bimix_tune.laws.law_fit import LawFit, Model
 from bimix_tune.laws.observations import Observations, observe
+from bimix_tune.laws.scales import curves_at, smaller_sizes
+from bimix_tune.laws.warnings import warnings_of
 from bimix_tune.mixture import Mixture
-from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
 __all__ = ["LAWS", "HeldOut", "LawFit", "fit", "optimise"]
 
-FEW_MIXTURES = 4
-"""With fewer, `auto` takes the simplest law without a comparison."""
-BETTER = 0.95
-"""A richer law is taken if its held-out error is below this part of the simpler one's."""
 
-
-def fit(curves: Sequence[LossCurve], space: SearchSpace, law: str = "auto") -> LawFit:
+def fit(
+    curves: Sequence[LossCurve],
+    space: SearchSpace,
+    law: str = "auto",
+    *,
+    scale: str | None = None,
+    before: LawFit | None = None,
+    judge: bool = True,
+) -> LawFit:
     """Fit a law to all checkpoints of all curves.
+
+    Curves of several scales (model sizes) make one fit: the law is that of one scale, and the
+    smaller ones are where it starts from.
 
     Args:
         curves: Runs, finished or not, of at least two mixtures. Targets that the space does
             not name are ignored.
         space: Domains and targets.
-        law: A name in `LAWS`, or "auto" for the one with the least held-out error.
+        law: A name in `LAWS`.
+        scale: The scale that the law is for; None: the only one, or the largest.
+        before: A fit of the same law to nearly the same curves, to begin with: faster.
+        judge: Whether to predict every run by fits without it. Without, there are no held-out
+            errors and intervals are not checked against them; it takes a tenth of the time.
 
     Raises:
         FitError: There are no curves or one mixture only, a curve lacks a domain, no curve
-            has a target, units or scales differ, or the law is unknown.
+            has a target, units differ, scales cannot be ordered, or the law is unknown.
     """
-    if law != "auto" and law not in LAWS:
-        raise FitError(f"unknown law {law!r}" + did_you_mean(law, ["auto", *LAWS]))
-    seen = observe(curves, space)
-    names = [law] if law != "auto" else _rivals(space)
-    if seen.group.max() + 1 < FEW_MIXTURES:
-        names = names[:1]
-    best = _candidate(LAWS[names[0]], seen, space)
-    for name in names[1:]:
-        richer = _candidate(LAWS[name], seen, space)
-        if _error(richer.held_out) < BETTER * _error(best.held_out):
-            best = richer
-    return _finished(best, seen, space)
-
-
-def _rivals(space: SearchSpace) -> list[str]:
-    """Laws that differ for the targets that count, the first to be taken without a comparison.
-
-    If none of them has its own domain `bimix` says that all mixtures are equally good: a search
-    would repeat one for ever, and is better off with proportions of yet uncertain effect.
-    """
-    counting = [i for i, w in zip(space.own, space.weights, strict=True) if w > 0]
-    if None not in counting:
-        return [name for name in LAWS if name != "additive"]
-    return [name for name in LAWS if name != "bimix" or any(i is not None for i in counting)]
+    if law not in LAWS:
+        raise FitError(f"unknown law {law!r}" + did_you_mean(law, LAWS))
+    build = LAWS[law]
+    at_scale, smaller = curves_at(curves, scale)
+    small = smaller_sizes(smaller, space, build)
+    seen = observe(at_scale, space, 2 if small is None else 1)
+    start = before.model if before is not None and before.law == law else None
+    model = build(seen, space, start, small)
+    if not judge:
+        return _finished(law, model, seen, space, HeldOut.nothing(space.weights), 1.0)
+    left = cross_validation.leave_out(lambda part: build(part, space, model, small), seen)
+    held_out = cross_validation.held_out(seen, left, space)
+    factor = cross_validation.inflation(seen, left, model.noise, space)
+    return _finished(law, model, seen, space, held_out, factor)
 
 
 def optimise(fit: LawFit, space: SearchSpace, tokens: float) -> Mixture:
@@ -92,85 +90,41 @@ def optimise(fit: LawFit, space: SearchSpace, tokens: float) -> Mixture:
             f"but the law was fitted to {sorted(fit.space.names)}"
         )
     order = [fit.space.names.index(name) for name in space.names]
-    terms = fit.terms(tokens)
+    terms = fit.all_terms(tokens)[0]
     terms = terms._replace(carriers=terms.carriers[:, order])
     return space.mixture(optimum.minimise(terms, space.low, space.high, space.prior))
 
 
-class _Candidate(NamedTuple):
-    """A fit, its log losses of runs left out (V, R), and the same as losses at the end."""
-
-    law: Law
-    full: Estimate
-    left_out: Array
-    held_out: HeldOut
-
-
-def _candidate(law: Law, seen: Observations, space: SearchSpace) -> _Candidate:
-    full = estimate(law, seen, space)
-    left_out = leave_out(law, space, seen, full)
-    return _Candidate(law, full, left_out, _held_out(seen, left_out, space))
-
-
-def _finished(best: _Candidate, seen: Observations, space: SearchSpace) -> LawFit:
-    law, full, left_out, held_out = best
-    noise = posterior.run_noise(seen.log_loss[:, seen.last] - left_out, full, seen)
+def _finished(
+    law: str,
+    model: Model,
+    seen: Observations,
+    space: SearchSpace,
+    held_out: HeldOut,
+    factor: float,
+) -> LawFit:
     return LawFit(
-        law.name,
+        law,
         space,
         seen.unit,
-        full.theta,
         seen.reference,
-        posterior.ensemble(law, space, seen, full, noise),
-        noise,
+        model,
+        factor,
         held_out,
-        _status(law.name, seen, held_out),
-        _warnings(full, seen, space),
+        _status(law, model, seen, space, held_out),
+        warnings_of(model, seen, space),
     )
 
 
-def _held_out(seen: Observations, left_out: Array, space: SearchSpace) -> HeldOut:
-    """Judge at equal tokens: by the runs that reached the end, or by all if those are few."""
-    runs = seen.complete if len(seen.complete) >= 3 else np.arange(len(seen.last))
-    last = seen.last[runs]
-    observed = np.where(seen.weight[:, last] > 0, np.exp(seen.log_loss[:, last]), np.nan)
-    return HeldOut(
-        tuple(seen.names[n] for n in runs),
-        np.exp(left_out[:, runs]).T,
-        observed.T,
-        space.weights,
-    )
-
-
-def _error(held_out: HeldOut) -> float:
-    """Relative error, mean over the measured targets by weight."""
-    error = held_out.relative_error
-    weights = np.where(np.isfinite(error), held_out.weights, 0.0)
-    return float(np.nansum(weights * error) / max(weights.sum(), 1e-300))
-
-
-def _status(name: str, seen: Observations, held_out: HeldOut) -> str:
-    runs, mixtures = len(seen.last), int(seen.group.max()) + 1
-    rank = held_out.spearman
-    tail = "" if np.isnan(rank) else f", rank correlation {rank:.2f}"
-    error = _error(held_out)
-    return f"{name} law from {runs} runs ({mixtures} mixtures), held-out error {error:.1%}{tail}"
-
-
-def _warnings(full: Estimate, seen: Observations, space: SearchSpace) -> tuple[str, ...]:
-    notes = []
-    mixtures = int(seen.group.max()) + 1
-    if mixtures < FEW_MIXTURES:
-        notes.append(f"only {mixtures} different mixtures: the fit leans on typical values")
-    r = seen.r[seen.last]
-    still = ((r.max(0) + 0.01) / (r.min(0) + 0.01) < 1.5) & (space.low < space.high)
-    if still.any():
-        names = [n for n, s in zip(space.names, still, strict=True) if s]
-        notes.append(f"the proportion of {', '.join(names)} hardly varied: its effect is a guess")
-    if not full.converged:
-        notes.append("the least-squares fit did not converge")
-    steep = full.theta[:, ALPHA] > 0.0
-    if steep.any():
-        names = [n for n, s in zip(space.target_names, steep, strict=True) if s]
-        notes.append(f"the exponent alpha of {names} is above 1, far from any published value")
-    return tuple(notes)
+def _status(
+    law: str, model: Model, seen: Observations, space: SearchSpace, held_out: HeldOut
+) -> str:
+    text = f"{law} law from {len(seen.r)} runs ({seen.mixtures} mixtures)"
+    shares = model.shares(space.weights)
+    if len(shares) > 1:
+        text += ": " + ", ".join(f"{w:.0%} {name}" for name, w in shares.items())
+    if len(held_out.runs):
+        text += f"; held-out error {held_out.mean_error:.1%}"
+        rank = held_out.spearman
+        text += "" if np.isnan(rank) else f", rank correlation {rank:.2f}"
+    return text

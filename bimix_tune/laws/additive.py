@@ -1,9 +1,7 @@
 """The law for targets without own domain: a sum of terms, one in each proportion.
 
 An aggregate (the mean loss over domains, a benchmark) gains from every domain, from each with
-diminishing returns, and so is best somewhere inside the simplex. Neither a constant nor an
-effective proportion ``sum_j T_ij r_j`` says so: that one is best where all training goes to the
-domain worth most. Such a target follows the form that Olmix gives BiMix for targets out of domain
+diminishing returns, and so is best somewhere inside the simplex. Such a target follows the form that Olmix gives BiMix for targets out of domain
 (Chen et al., arXiv 2602.12237: ``f_i(p) = sum_j A_ij p_j^-alpha_ij``), with a floor, one exponent,
 and a constant:
 
@@ -25,9 +23,9 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from bimix_tune.laws.base import ALPHA, EPS, Prior, growth
+from bimix_tune.laws.base import ALPHA, EPS, MEAN, SMALLEST, Prior
 from bimix_tune.laws.optimum import Terms
-from bimix_tune.laws.transfer import Transfer
+from bimix_tune.laws.transfer import FIRST, Transfer
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
@@ -53,25 +51,42 @@ class Additive:
         mean, sd, groups = prior.mean.copy(), prior.sd.copy(), prior.groups.copy()
         rows = _ownless(space)
         centre = np.sqrt(TYPICAL_SUM / len(space.names))
-        mean[rows, 6:], sd[rows, 6:] = centre, SPREAD * centre
-        groups[rows, 6:] = len(prior.free_mean)
+        mean[rows, ALPHA] = MEAN[ALPHA]
+        mean[rows, FIRST:], sd[rows, FIRST:] = centre, SPREAD * centre
+        groups[rows, FIRST:] = len(prior.free_mean)
         free = (*prior.free_mean, True)
         return dataclasses.replace(prior, mean=mean, sd=sd, groups=groups, free_mean=free)
 
     def start(self, theta: Array, space: SearchSpace) -> Array:
         return self._rest.start(theta, space)
 
+    def share(self, theta: Array, space: SearchSpace, r: Array) -> tuple[Array, Array]:
+        value, jacobian = self._rest.share(theta, space, r)
+        rows = _ownless(space)
+        value[..., rows, :], jacobian[..., rows, :, :] = _sum(theta[..., rows, :], r)
+        return value, jacobian
+
+    def slope(self, theta: Array, space: SearchSpace, r: Array) -> Array:
+        slope = self._rest.slope(theta, space, r)
+        rows = _ownless(space)
+        alpha, eps = (np.exp(theta[..., rows, i, None, None]) for i in (ALPHA, EPS))
+        u = theta[..., rows, None, FIRST:]
+        total = 1.0 + (u**2 * _returns(alpha, eps, r)[0]).sum(-1)
+        x = eps + np.maximum(r, SMALLEST)
+        slope[..., rows, :, :] = -(u**2) * x ** (-alpha - 1.0) / total[..., None]
+        return slope
+
     def by_domain(self, theta: Array, space: SearchSpace) -> list[tuple[str, Array]]:
         rows = self._rest.by_domain(theta, space)
         for i in _ownless(space):
-            rows[i] = ("additive", theta[i, 6:] ** 2)
+            rows[i] = ("additive", theta[i, FIRST:] ** 2)
         return rows
 
     def terms(self, theta: Array, space: SearchSpace, factor: Array) -> Terms:
         """A constant in place of each sum, and the sums' powers after all targets."""
         rows, k = _ownless(space), len(space.names)
-        c, alpha, eps, carriers = self._rest.terms(theta, space, factor)
-        size = factor[..., rows, None] * theta[..., rows, 6:] ** 2 / alpha[..., rows, None]
+        c, alpha, eps, carriers, power = self._rest.terms(theta, space, factor)
+        size = factor[..., rows, None] * theta[..., rows, FIRST:] ** 2 / alpha[..., rows, None]
         steep, floor = (np.broadcast_to(a[..., rows, None], size.shape) for a in (alpha, eps))
         alone = np.broadcast_to(np.eye(k), (*size.shape, k)).reshape(*size.shape[:-2], -1, k)
         c, eps, carriers = c.copy(), eps.copy(), carriers.copy()
@@ -87,15 +102,8 @@ class Additive:
             joined(alpha, steep),
             joined(eps, floor),
             np.concatenate([carriers, alone], axis=-2),
+            joined(power, np.ones_like(size)),
         )
-
-    def log_loss(
-        self, theta: Array, space: SearchSpace, r: Array, t: Array, decayed: Array
-    ) -> tuple[Array, Array]:
-        y, jacobian = self._rest.log_loss(theta, space, r, t, decayed)
-        rows = _ownless(space)
-        y[..., rows, :], jacobian[..., rows, :, :] = _sum(theta[..., rows, :], r, t, decayed)
-        return y, jacobian
 
 
 def _ownless(space: SearchSpace) -> NDArray[np.int64]:
@@ -103,17 +111,17 @@ def _ownless(space: SearchSpace) -> NDArray[np.int64]:
     return np.flatnonzero([i is None for i in space.own])
 
 
-def _sum(theta: Array, r: Array, t: Array, decayed: Array) -> tuple[Array, Array]:
-    """Log losses (..., V, N) and derivatives (..., V, N, P) of targets without own domain."""
+def _sum(theta: Array, r: Array) -> tuple[Array, Array]:
+    """Log shares (..., V, N) and derivatives (..., V, N, P) of targets without own domain."""
     alpha, eps = (np.exp(theta[..., i, None, None]) for i in (ALPHA, EPS))
-    u = theta[..., None, 6:]
-    y, by_base = growth(theta[..., :6], t, decayed)
+    u = theta[..., None, FIRST:]
     h, by_alpha, by_eps = _returns(alpha, eps, r)
     total = 1.0 + (u**2 * h).sum(-1)
-    by_base[..., ALPHA] = (alpha * u**2 * by_alpha).sum(-1) / total
-    by_base[..., EPS] = (eps * u**2 * by_eps).sum(-1) / total
-    by_u = 2.0 * u * h / total[..., None]
-    return y + np.log(total), np.concatenate([by_base, by_u], axis=-1)
+    jacobian = np.zeros((*total.shape, theta.shape[-1]))
+    jacobian[..., ALPHA] = (alpha * u**2 * by_alpha).sum(-1) / total
+    jacobian[..., EPS] = (eps * u**2 * by_eps).sum(-1) / total
+    jacobian[..., FIRST:] = 2.0 * u * h / total[..., None]
+    return np.log(total), jacobian
 
 
 def _returns(alpha: Array, eps: Array, r: Array) -> tuple[Array, Array, Array]:

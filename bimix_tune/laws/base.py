@@ -1,16 +1,14 @@
 """What a law is: an equation for log losses, with coordinates, derivatives and a prior.
 
-Every law here is a factor of proportions times one of tokens, and for a target with its own
-domain a product in the sense of BiMix (Ge et al., arXiv 2405.14908, eq. 3),
+Every law here is a factor of tokens times one of proportions,
 
-    L_i(r, s) = x_i(r)^-alpha_i * (B_i s^-beta_i + C_i) * exp(-delta_i d),
-    x_i(r) = eps_i + sum_j A_ij r_j,
+    log L_i(r, s) = log growth_i(s) + log share_i(r),
+    growth_i(s) = (B_i s^-beta_i + C_i) exp(-delta_i d),
 
-with the paper's redundant factor fixed to one. Laws differ in the carriers A >= 0, how much a
-token of domain j is worth for target i, in tokens of its own domain, and in the factor of
-proportions of a target without one (`bimix_tune.laws.additive`). ``d`` is one for checkpoints at
-the end of the learning-rate decay, which lie below the constant-rate curve by a nearly constant
-factor.
+in the sense of BiMix (Ge et al., arXiv 2405.14908, eq. 3), with the paper's redundant factor
+fixed to one. Laws differ in the share, mostly a power ``x_i(r)^-alpha_i`` of an effective
+proportion x. ``d`` is one for checkpoints at the end of the learning-rate decay, which lie below
+the constant-rate curve by a nearly constant factor.
 
 Coordinates. With t = s / s_ref, ``B s^-beta + C = K (1 + phi (t^-beta - 1))``: K is the level
 at s_ref and phi the part of it that more tokens remove, so that data at one token count
@@ -32,6 +30,10 @@ from bimix_tune.space import SearchSpace
 
 LEVEL, ALPHA, BETA, PHI, EPS, DELTA = range(6)
 """Positions of log K, log alpha, log beta, logit phi, log eps and sqrt delta."""
+BASE = 6
+"""Number of coordinates that all laws have."""
+SMALLEST = 1e-9
+"""Proportion below which slopes are those at it: that of a power is infinite at zero."""
 
 MEAN = np.array([0.0, np.log(0.12), np.log(0.4), -0.5, np.log(0.01), 0.3])
 SPREAD = np.array([3.0, 0.6, 0.4, 1.0, 1.0, 0.3])
@@ -59,7 +61,7 @@ class Prior:
 
 
 class Law(Protocol):
-    """An equation for the log losses of all targets."""
+    """An equation for the log losses of all targets. It has a state only if it carries data."""
 
     name: str
 
@@ -67,16 +69,30 @@ class Law(Protocol):
         """Where coordinates lie before any run is seen."""
         ...
 
-    def start(self, mean: Array, space: SearchSpace) -> Array:
-        """Where the fit begins, given the prior's mean, (V, P)."""
+    def start(self, theta: Array, space: SearchSpace) -> Array:
+        """Where the fit begins, given the prior's mean or an earlier fit, (..., V, P)."""
         ...
 
-    def by_domain(self, theta: Array, space: SearchSpace) -> list[tuple[str, Array]]:
-        """For each target the name and values (K,) of its coefficients by domain; theta (V, P)."""
+    def share(self, theta: Array, space: SearchSpace, r: Array) -> tuple[Array, Array]:
+        """The logarithm of the factor of proportions, and its derivatives.
+
+        Args:
+            theta: Coordinates, (..., V, P); the first six are those of this module.
+            space: The domains and targets.
+            r: Proportions, (N, K).
+
+        Returns:
+            Values (..., V, N) and derivatives by all coordinates (..., V, N, P), zero for
+            those of `growth`.
+        """
         ...
 
-    def terms(self, theta: Array, space: SearchSpace, factor: Array) -> Terms:
-        """The weighted sum of the losses as powers of the proportions.
+    def slope(self, theta: Array, space: SearchSpace, r: Array) -> Array:
+        """Derivatives of the log share by the proportions, each taken as free, (..., V, N, K)."""
+        ...
+
+    def terms(self, theta: Array, space: SearchSpace, factor: Array) -> Terms | None:
+        """The weighted sum of the losses as powers of the proportions, None if it is no such sum.
 
         Args:
             theta: Coordinates, (..., V, P).
@@ -85,32 +101,37 @@ class Law(Protocol):
         """
         ...
 
-    def log_loss(
-        self, theta: Array, space: SearchSpace, r: Array, t: Array, decayed: Array
-    ) -> tuple[Array, Array]:
-        """Log losses and their derivatives by the coordinates.
-
-        Args:
-            theta: Coordinates, (..., V, P).
-            space: The domains and targets.
-            r: Proportions of N checkpoints, (N, K).
-            t: Their tokens over s_ref, (N,).
-            decayed: One for the end of the decay, else zero, (N,).
-
-        Returns:
-            Log losses (..., V, N) and derivatives (..., V, N, P).
-        """
+    def by_domain(self, theta: Array, space: SearchSpace) -> list[tuple[str, Array]]:
+        """For each target the name and values (K,) of its coefficients by domain; theta (V, P)."""
         ...
 
 
-def own_carriers(space: SearchSpace) -> Array:
-    """Rung one's A: a target lives on its own domain, (V, K).
+def log_loss(
+    law: Law, theta: Array, space: SearchSpace, r: Array, t: Array, decayed: Array
+) -> tuple[Array, Array]:
+    """Log losses and their derivatives by the coordinates.
 
-    A target without one lives on all domains alike: its row is ones, ``x = eps + 1``, so its
-    loss is constant in r.
+    Args:
+        law: The law.
+        theta: Coordinates, (..., V, P).
+        space: The domains and targets.
+        r: Proportions of N checkpoints, (N, K).
+        t: Their tokens over s_ref, (N,) or (V, N).
+        decayed: One for the end of the decay, else zero, shaped as ``t``.
+
+    Returns:
+        Log losses (..., V, N) and derivatives (..., V, N, P).
     """
+    value, jacobian = law.share(theta, space, r)
+    grown, by_base = growth(theta[..., :BASE], t, decayed)
+    jacobian[..., :BASE] += by_base
+    return value + grown, jacobian
+
+
+def own_carriers(space: SearchSpace) -> Array:
+    """One where a target was held out from a domain, (V, K); a row of zeros has none."""
     k = len(space.names)
-    return np.stack([np.ones(k) if i is None else np.eye(k)[i] for i in space.own])
+    return np.stack([np.zeros(k) if i is None else np.eye(k)[i] for i in space.own])
 
 
 def growth(base: Array, t: Array, decayed: Array) -> tuple[Array, Array]:
@@ -118,8 +139,8 @@ def growth(base: Array, t: Array, decayed: Array) -> tuple[Array, Array]:
 
     Args:
         base: The six shared coordinates, (..., V, 6).
-        t: Tokens over s_ref, (N,).
-        decayed: Zeros and ones, (N,).
+        t: Tokens over s_ref, (N,) or (V, N).
+        decayed: Zeros and ones, shaped as ``t``.
 
     Returns:
         Its logarithm (..., V, N) and derivatives by ``base`` (..., V, N, 6).
@@ -131,7 +152,7 @@ def growth(base: Array, t: Array, decayed: Array) -> tuple[Array, Array]:
     power = np.exp(-beta * log_t)
     shape = 1.0 + phi * (power - 1.0)
     value = base[..., LEVEL, None] + np.log(shape) - root**2 * decayed
-    jacobian = np.zeros((*value.shape, 6))
+    jacobian = np.zeros((*value.shape, BASE))
     jacobian[..., LEVEL] = 1.0
     jacobian[..., BETA] = -phi * power * beta * log_t / shape
     jacobian[..., PHI] = phi * (1.0 - phi) * (power - 1.0) / shape
@@ -139,30 +160,21 @@ def growth(base: Array, t: Array, decayed: Array) -> tuple[Array, Array]:
     return value, jacobian
 
 
-def product(
-    base: Array, carriers: Array, r: Array, t: Array, decayed: Array
-) -> tuple[Array, Array, Array]:
-    """The product law and its derivatives.
+def power_of(x: Array, base: Array, size: int) -> tuple[Array, Array, Array]:
+    """The share ``x^-alpha`` of an effective proportion with floor, ``x = eps + ...``.
 
     Args:
+        x: (..., V, N).
         base: The six shared coordinates, (..., V, 6).
-        carriers: A, (..., V, K).
-        r: Proportions, (N, K).
-        t: Tokens over s_ref, (N,).
-        decayed: Zeros and ones, (N,).
+        size: Number P of coordinates.
 
     Returns:
-        Log losses (..., V, N), derivatives by ``base`` (..., V, N, 6) and by x (..., V, N).
+        Its logarithm (..., V, N), derivatives (..., V, N, P), those by alpha and eps filled in,
+        and derivatives by x (..., V, N).
     """
     alpha, eps = (np.exp(base[..., i, None]) for i in (ALPHA, EPS))
-    x = eps + carriers @ r.T
     log_x = np.log(x)
-    value, jacobian = growth(base, t, decayed)
+    jacobian = np.zeros((*x.shape, size))
     jacobian[..., ALPHA] = -alpha * log_x
     jacobian[..., EPS] = -alpha * eps / x
-    return value - alpha * log_x, jacobian, -alpha / x
-
-
-def product_terms(base: Array, carriers: Array, factor: Array) -> Terms:
-    """The summands of a product law, one for each target; shapes as in `Law.terms`."""
-    return Terms(factor, np.exp(base[..., ALPHA]), np.exp(base[..., EPS]), carriers)
+    return -alpha * log_x, jacobian, -alpha / x

@@ -1,4 +1,4 @@
-"""Fitting a law to all checkpoints of all runs: empirical Bayes around least squares.
+"""Fitting a law to the runs: empirical Bayes around least squares.
 
 The most probable coordinates under normal priors and noise are a penalised least-squares
 problem per target. Around it a few rounds estimate what it needs: the noise of each target,
@@ -10,22 +10,29 @@ weigh noise^2 / spread^2, so they vanish as the noise does.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from bimix_tune.laws import least_squares
-from bimix_tune.laws.base import DELTA, LEVEL, Law, Prior
+from bimix_tune.laws.base import BASE, DELTA, LEVEL, Law, Prior, growth, log_loss
 from bimix_tune.laws.least_squares import Model
-from bimix_tune.laws.observations import Observations
+from bimix_tune.laws.observations import TYPICAL_NOISE, Observations
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
 ROUNDS = 12
+FEWEST_ROUNDS = 3
+SETTLED = 0.05
+"""Change of the log variance of the noise that ends the rounds."""
+STEPS = 60
+BATCH_FLOATS = 16_000_000
+"""Size of the derivatives of one block of targets (128 MB)."""
+ALL = slice(None)
 NU = 5.0
 """Degrees of freedom of Student's t: a run five sigma off keeps a fifth of its weight."""
-TYPICAL_NOISE = 0.01
-"""Relative noise of a run's loss, used where too few runs are there to estimate it."""
 LEAST_NOISE = 1e-7
 POOL_STRENGTH = 3.0
 """Targets that a pool's prior spread counts for."""
@@ -40,7 +47,7 @@ class Estimate:
         theta: Coordinates, (V, P).
         prior: The prior after pooling.
         noise: Variance of one run's log loss, (V,).
-        weight: Weights of checkpoints with the robust factor, (V, N).
+        weight: Weights of runs and falls with the robust factor, (V, N).
         converged: Whether the last least-squares problem converged.
     """
 
@@ -56,54 +63,118 @@ class Estimate:
         return self.noise[:, None] / self.prior.sd**2
 
 
-def model(law: Law, space: SearchSpace, seen: Observations) -> Model:
-    """The law at the checkpoints seen."""
-    t = seen.tokens / seen.reference
-    return lambda theta: law.log_loss(theta, space, seen.r, t, seen.decayed)
+class Rows(NamedTuple):
+    """A law at what was observed, as a least-squares problem: the runs, and below them the falls.
+
+    Args:
+        predict: Log losses and their derivatives by the coordinates of V targets.
+        y: (V, N).
+        weight: (V, N).
+    """
+
+    predict: Model
+    y: Array
+    weight: Array
 
 
-def estimate(law: Law, seen: Observations, space: SearchSpace) -> Estimate:
-    """Fit one law to the observations."""
-    predict = model(law, space, seen)
-    prior = start = _anchored(law.prior(space), seen)
-    theta = start.mean
-    noise = np.full(len(theta), (3.0 * TYPICAL_NOISE) ** 2)
-    robust = np.ones((len(theta), len(seen.last)))
+def rows(law: Law, space: SearchSpace, seen: Observations, targets: slice = ALL) -> Rows:
+    """The problem of some targets, which ``space`` has alone."""
+    falls = seen.falls
+    t, decayed = seen.tokens[targets] / seen.reference, seen.decayed[targets]
+    early, late = falls.tokens / seen.reference, falls.end_tokens / seen.reference
+
+    def predict(theta: Array) -> tuple[Array, Array]:
+        value, jacobian = log_loss(law, theta, space, seen.r, t, decayed)
+        before, by_before = growth(theta[..., :BASE], early, falls.decayed)
+        after, by_after = growth(theta[..., :BASE], late, falls.end_decayed)
+        rest = np.zeros((*before.shape, theta.shape[-1]))
+        rest[..., :BASE] = by_before - by_after
+        joined = np.concatenate([value, before - after], axis=-1)
+        return joined, np.concatenate([jacobian, rest], axis=-2)
+
+    y = np.concatenate([seen.log_loss[targets], falls.value[targets]], axis=1)
+    weight = np.concatenate([seen.weight[targets], falls.weight[targets]], axis=1)
+    return Rows(predict, y, weight)
+
+
+def blocks(space: SearchSpace, rows: int, size: int) -> Iterator[tuple[slice, SearchSpace]]:
+    """Targets in blocks whose derivatives, rows x size each, fit in memory."""
+    step = max(1, BATCH_FLOATS // max(rows * size, 1))
+    if step >= len(space.targets):
+        yield ALL, space
+        return
+    for first in range(0, len(space.targets), step):
+        part = slice(first, first + step)
+        targets = [dataclasses.replace(t, weight=1.0) for t in space.targets[part]]
+        yield part, SearchSpace(space.domains, targets)
+
+
+def estimate(
+    law: Law, seen: Observations, space: SearchSpace, before: Estimate | None = None
+) -> Estimate:
+    """Fit one law to the observations.
+
+    Args:
+        law: The law.
+        seen: What it is fitted to.
+        space: Domains and targets.
+        before: An estimate from nearly the same observations, to begin with.
+    """
+    first = _anchored(law.prior(space), seen)
+    prior = first if before is None else _anchored(before.prior, seen)
+    theta = prior.mean if before is None else before.theta
+    plain = np.concatenate([seen.weight, seen.falls.weight], axis=1)
+    noise = np.full(len(theta), (3.0 * TYPICAL_NOISE) ** 2) if before is None else before.noise
+    robust = np.ones_like(plain)
     for round_ in range(ROUNDS):
-        weight = seen.weight * robust[:, seen.run]
-        precision = noise[:, None] / prior.sd**2
-        solution = least_squares.solve(
-            predict,
-            seen.log_loss,
-            weight,
-            prior.mean,
-            precision,
-            law.start(theta, space),
-            prior.squares,
-            60,
-        )
-        theta = solution.theta
-        f, jacobian = predict(theta)
-        residual = seen.log_loss - f
-        hessian = least_squares.normal(
-            jacobian, residual, weight, theta, prior.mean, precision, prior.squares
-        )[1]
-        variance = np.diagonal(np.linalg.inv(hessian), axis1=-2, axis2=-1) * noise[:, None]
-        result = Estimate(theta, prior, noise, weight, solution.converged)
-        before = noise
-        noise = _noise(residual, weight, seen.weight, 1.0 - variance / prior.sd**2)
-        if round_ >= 3 and np.all(np.abs(np.log(noise / before)) < 0.05):
+        weight = plain * robust
+        start = law.start(theta, space)
+        found = _solved(law, seen, space, Estimate(start, prior, noise, weight, True))
+        theta, residual, variance, converged = found
+        result = Estimate(theta, prior, noise, weight, converged)
+        last = noise
+        noise = _noise(residual, weight, plain, 1.0 - variance / prior.sd**2)
+        settled = np.all(np.abs(np.log(noise / last)) < SETTLED)
+        if settled and (round_ >= FEWEST_ROUNDS or before is not None):
             break
-        robust = _robust(residual, seen, noise)
-        prior = _pooled(start, prior, theta, variance)
+        robust[:, : seen.r.shape[0]] = _robust(residual[:, : seen.r.shape[0]], seen, noise)
+        prior = _pooled(first, prior, theta, variance)
     return result
+
+
+def _solved(
+    law: Law, seen: Observations, space: SearchSpace, now: Estimate
+) -> tuple[Array, Array, Array, bool]:
+    """Coordinates, residuals (V, N) and variances (V, P) at given noise, weights and prior."""
+    theta, variance = np.empty_like(now.theta), np.empty_like(now.theta)
+    residual = np.empty_like(now.weight)
+    converged = True
+    squares = now.prior.squares
+    for part, some in blocks(space, residual.shape[1], theta.shape[1]):
+        problem = rows(law, some, seen, part)
+        mean, precision = now.prior.mean[part], now.precision[part]
+        weight = now.weight[part]
+        start = now.theta[part]
+        solution = least_squares.solve(
+            problem.predict, problem.y, weight, mean, precision, start, squares, STEPS
+        )
+        f, jacobian = problem.predict(solution.theta)
+        theta[part], residual[part] = solution.theta, problem.y - f
+        _, a, diagonal = least_squares.normal(
+            jacobian, residual[part], np.sqrt(weight), theta[part], mean, precision, squares
+        )
+        inverse = least_squares.inverse_diagonal(a, diagonal)
+        variance[part] = inverse * now.noise[part, None]
+        converged &= solution.converged
+    return theta, residual, variance, converged
 
 
 def _anchored(prior: Prior, seen: Observations) -> Prior:
     """The prior about the mean log loss; what the data cannot show is held where it is."""
     mean, sd = prior.mean.copy(), prior.sd.copy()
-    mean[:, LEVEL] = (seen.weight * seen.log_loss).sum(1) / seen.weight.sum(1)
-    if seen.decayed.all() or not seen.decayed.any():
+    mean[:, LEVEL] = (seen.weight * seen.log_loss).sum(1) / np.maximum(seen.weight.sum(1), 1e-300)
+    decayed = np.concatenate([seen.decayed.ravel(), seen.falls.decayed, seen.falls.end_decayed])
+    if decayed.all() or not decayed.any():
         mean[:, DELTA], sd[:, DELTA] = 0.0, 1e-3
     return dataclasses.replace(prior, mean=mean, sd=sd)
 
@@ -124,8 +195,7 @@ def _noise(residual: Array, weight: Array, plain: Array, determined: Array) -> A
 
 def _robust(residual: Array, seen: Observations, noise: Array) -> Array:
     """Student weights of the runs, (V, R)."""
-    starts = np.flatnonzero(np.diff(seen.run, prepend=-1))
-    squares = np.add.reduceat(seen.weight * residual**2, starts, axis=1) / noise[:, None]
+    squares = seen.weight * residual**2 / noise[:, None]
     return np.asarray((NU + 1.0) / (NU + squares))
 
 

@@ -1,9 +1,4 @@
-"""How a law does on runs it has not seen: leave one mixture out.
-
-Each fold drops all runs of one mixture (repeats of it would give the answer away) and refits
-with a few Levenberg-Marquardt steps from the full fit, noise and pooled priors kept. All
-folds and targets are solved as one batch.
-"""
+"""How a law does on runs it has not seen: predictions of mixtures left out, and scores."""
 
 from __future__ import annotations
 
@@ -13,17 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from bimix_tune.laws import least_squares
-from bimix_tune.laws.base import Law
-from bimix_tune.laws.fitting import Estimate, model
-from bimix_tune.laws.observations import Observations
 from bimix_tune.simplex import Array
-from bimix_tune.space import SearchSpace
-
-MOST_FOLDS = 64
-REFIT_STEPS = 6
-BATCH_FLOATS = 4_000_000
-"""Size of the derivatives of one batch of refits (32 MB)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +27,12 @@ class HeldOut:
     observed: Array
     weights: Array
 
+    @classmethod
+    def nothing(cls, weights: Array) -> HeldOut:
+        """Of no run."""
+        none = np.zeros((0, len(weights)))
+        return cls((), none, none, weights)
+
     @property
     def relative_error(self) -> Array:
         """Mean of |predicted / observed - 1| by target, (V,); NaN if never measured there."""
@@ -50,6 +41,14 @@ class HeldOut:
         return np.asarray(
             np.where(count > 0, np.nansum(error, axis=0) / np.maximum(count, 1), np.nan)
         )
+
+    @property
+    def mean_error(self) -> float:
+        """`relative_error`, mean over the measured targets by weight; NaN without any."""
+        error = self.relative_error
+        weights = np.where(np.isfinite(error), self.weights, 0.0)
+        total = weights.sum()
+        return float(np.nansum(weights * error) / total) if total > 0 else float("nan")
 
     @property
     def objective_predicted(self) -> Array:
@@ -99,33 +98,3 @@ class HeldOut:
             np.array(data[k], dtype=float) for k in ("predicted", "observed", "weights")
         )
         return cls(tuple(data["runs"]), predicted.reshape(shape), observed.reshape(shape), weights)
-
-
-def leave_out(law: Law, space: SearchSpace, seen: Observations, full: Estimate) -> Array:
-    """Log losses at the last checkpoint of each run, fitted without its mixture, (V, R)."""
-    predict = model(law, space, seen)
-    fold = seen.group % MOST_FOLDS
-    count = int(fold.max()) + 1
-    size = full.theta.shape[1] * full.weight.size
-    batch = max(1, BATCH_FLOATS // size)
-    out = np.empty((len(full.theta), len(fold)))
-    for first in range(0, count, batch):
-        members = np.arange(first, min(first + batch, count))
-        kept = fold[seen.run] != members[:, None]
-        start = np.broadcast_to(full.theta, (len(members), *full.theta.shape))
-        solution = least_squares.solve(
-            predict,
-            seen.log_loss,
-            full.weight * kept[:, None, :],
-            full.prior.mean,
-            full.precision,
-            start,
-            full.prior.squares,
-            REFIT_STEPS,
-            tolerance=1e-3,
-        )
-        f, _ = predict(solution.theta)
-        for at, number in enumerate(members):
-            runs = np.flatnonzero(fold == number)
-            out[:, runs] = f[at][:, seen.last[runs]]
-    return out

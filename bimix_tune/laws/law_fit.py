@@ -6,39 +6,91 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from bimix_tune.errors import FitError, MixtureError
-from bimix_tune.laws.additive import Additive
-from bimix_tune.laws.base import ALPHA, BETA, DELTA, EPS, LEVEL, PHI, Law, growth
-from bimix_tune.laws.bimix import Bimix
 from bimix_tune.laws.held_out import HeldOut
 from bimix_tune.laws.optimum import Terms
-from bimix_tune.laws.transfer import Transfer
+from bimix_tune.laws.surface import Blend, Shape, Surface
 from bimix_tune.simplex import SUM_TOLERANCE, Array
 from bimix_tune.space import SearchSpace
-
-LAWS: dict[str, Law] = {law.name: law for law in (Bimix(), Additive(), Transfer())}
-"""All laws by name, in the order in which `fit` tries them."""
 
 Mixtures = Mapping[str, float] | Sequence[Mapping[str, float]] | Array
 """One mixture, several, or an array (M, K) in the order of the space."""
 
 
+class Model(Protocol):
+    """What is fitted: a surface, how uncertain it is, and draws from its posterior."""
+
+    @property
+    def surface(self) -> Surface:
+        """The most probable surface."""
+        ...
+
+    @property
+    def noise(self) -> Array:
+        """Covariance of the targets' log losses of one run, (V, V)."""
+        ...
+
+    def variance(self, r: Array, t: Array, decayed: Array) -> Array:
+        """Of the surface's log losses, without the noise of a run, (V, M)."""
+        ...
+
+    def draw(self, rng: np.random.Generator) -> Surface:
+        """A surface from the posterior."""
+        ...
+
+    def shares(self, weights: Array) -> dict[str, float]:
+        """The parts it consists of and their shares in the objective; target weights (V,)."""
+        ...
+
+    def parameters(self, reference: float) -> dict[str, dict[str, Any]]:
+        """Coefficients by target; ``reference``: tokens of ``t = 1``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Certain:
+    """A surface without doubt.
+
+    Args:
+        surface: The surface.
+        noise: Covariance of the targets' log losses of one run, (V, V).
+    """
+
+    surface: Surface
+    noise: Array
+
+    def variance(self, r: Array, t: Array, decayed: Array) -> Array:
+        """Zeros, (V, M)."""
+        return np.zeros((len(self.noise), len(r)))
+
+    def draw(self, rng: np.random.Generator) -> Surface:
+        """The surface itself."""
+        return self.surface
+
+    def shares(self, weights: Array) -> dict[str, float]:
+        """Nothing: what a draw consists of is the business of the fit it was drawn from."""
+        return {}
+
+    def parameters(self, reference: float) -> dict[str, dict[str, Any]]:
+        """Nothing, for the same reason."""
+        return {}
+
+
 @dataclass(frozen=True, eq=False)
 class LawFit:
-    """A law with its coordinates. Made by `bimix_tune.laws.fit`.
+    """A law fitted to runs. Made by `bimix_tune.laws.fit`.
 
     Args:
         law: Name of the law.
         space: Domains and targets.
         unit: Unit of the losses.
-        theta: Coordinates, (V, P); see `bimix_tune.laws.base`.
-        reference: The token count s_ref of the coordinates: the most tokens seen.
-        draws: Draws of the coordinates from their posterior, (D, V, P).
-        noise: Covariance of the targets' log losses of one run about the law, (V, V).
+        reference: The token count s_ref: the most tokens seen.
+        model: What was fitted.
+        inflation: Factor of the objective's standard deviation, from runs left out.
         held_out: Predictions of runs left out.
         status: In words how the fit went.
         warnings: Sentences about what to distrust.
@@ -47,10 +99,9 @@ class LawFit:
     law: str
     space: SearchSpace
     unit: str
-    theta: Array
     reference: float
-    draws: Array
-    noise: Array
+    model: Model
+    inflation: float
     held_out: HeldOut
     status: str
     warnings: tuple[str, ...] = ()
@@ -72,16 +123,107 @@ class LawFit:
             FitError: ``tokens`` is not a finite number > 0.
             MixtureError: The mixtures have other domains, or are none.
         """
-        r = self._array(mixtures)
-        t = np.full(len(r), self._time(tokens))
-        d = np.full(len(r), float(decayed is not False))
-        return np.asarray(np.exp(LAWS[self.law].log_loss(self.theta, self.space, r, t, d)[0]).T)
+        at = self._at(mixtures, tokens, decayed is not False)
+        return np.asarray(np.exp(self.model.surface.log_loss(*at)).T)
+
+    def slopes(self, mixtures: Mixtures, tokens: float) -> Array | None:
+        """Derivatives of the losses by the proportions, each taken as free, (M, V, K).
+
+        None if the law is not smooth.
+
+        Raises:
+            FitError: ``tokens`` is not a finite number > 0.
+            MixtureError: The mixtures have other domains, or are none.
+        """
+        at = self._at(mixtures, tokens)
+        slope = self.model.surface.slope(*at)
+        if slope is None:
+            return None
+        return np.asarray((np.exp(self.model.surface.log_loss(*at))[..., None] * slope).swapaxes(0, 1))
+
+    def gradient(self, mixtures: Mixtures, tokens: float) -> Array | None:
+        """Derivatives of the weighted mean of the losses by the proportions, (M, K).
+
+        Raises:
+            FitError: ``tokens`` is not a finite number > 0.
+            MixtureError: The mixtures have other domains, or are none.
+        """
+        slopes = self.slopes(mixtures, tokens)
+        return None if slopes is None else np.einsum("v,mvk->mk", self.space.weights, slopes)
+
+    def objective(
+        self, mixtures: Mixtures, tokens: float, noise: bool = True
+    ) -> tuple[Array, Array]:
+        """The weighted mean of the targets' losses, and its standard deviation.
+
+        Errors of targets are correlated, within a run and in the law; both are accounted for.
+        1.96 deviations make a 95 % interval: they are scaled to the errors on runs left out.
+
+        Args:
+            mixtures: M mixtures.
+            tokens: Training tokens.
+            noise: Whether the deviation is that of a fresh run, or the law's own only. A fresh
+                run is one of the seeds that the law has seen: what all runs of one seed have
+                in common cannot be told from the law.
+
+        Returns:
+            Mean (M,) and standard deviation (M,).
+
+        Raises:
+            FitError: ``tokens`` is not a finite number > 0.
+            MixtureError: The mixtures have other domains, or are none.
+        """
+        at = self._at(mixtures, tokens)
+        parts = self.space.weights[:, None] * np.exp(self.model.surface.log_loss(*at))
+        variance = self.model.variance(*at)
+        if noise:
+            variance = variance + np.diagonal(self.model.noise)[:, None]
+        sd = self.inflation * np.sqrt(joint_variance(parts, variance, self.model.noise))
+        return np.asarray(parts.sum(0)), np.asarray(sd)
+
+    def draw(self, rng: np.random.Generator) -> LawFit:
+        """A law from the posterior, certain of itself, with the same methods."""
+        return dataclasses.replace(self, model=Certain(self.model.draw(rng), self.model.noise))
+
+    def terms(self, tokens: float) -> Terms | None:
+        """The objective at one token count as a sum of powers, None if it is no such sum.
+
+        Raises:
+            FitError: ``tokens`` is not a finite number > 0.
+        """
+        parts = self.all_terms(tokens)
+        return parts[0] if len(parts) == 1 and _plain(self.model.surface) else None
+
+    def all_terms(self, tokens: float) -> list[Terms]:
+        """`terms` of those surfaces of a blend that are laws, without their processes."""
+        surface, t = self.model.surface, self._time(tokens)
+        shapes = surface.shapes if isinstance(surface, Blend) else ()
+        found = [shape.terms(self.space.weights, t) for shape in shapes]
+        return [terms for terms in found if terms is not None]
+
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """Coefficients by target, and for some laws a row of coefficients by domain.
+
+        alpha, beta, B, C, eps, delta and, with transfer, rho; B belongs to s in tokens. The row is
+        "transfer", A of ``x = eps + sum_j A_j r_j^rho`` (one for the own domain), or "additive",
+        W of a sum over domains (see `bimix_tune.laws.additive`). Of a blend, those of its plain law.
+        """
+        return self.model.parameters(self.reference)
+
+    @property
+    def rungs(self) -> dict[str, float]:
+        """Part of each rung in the prediction of the objective; one for a law alone."""
+        return self.model.shares(self.space.weights)
 
     def _time(self, tokens: float) -> float:
         """Tokens in units of the reference."""
         if not (math.isfinite(tokens) and tokens > 0):
             raise FitError(f"tokens must be a finite number > 0, but got {tokens!r}")
         return tokens / self.reference
+
+    def _at(self, mixtures: Mixtures, tokens: float, decayed: bool = True) -> tuple[Array, Array, Array]:
+        r = self._array(mixtures)
+        return r, np.full(len(r), self._time(tokens)), np.full(len(r), float(decayed))
 
     def _array(self, mixtures: Mixtures) -> Array:
         """Mixtures as rows that are ones, (M, K)."""
@@ -105,99 +247,17 @@ class LawFit:
             )
         return r
 
-    def objective(
-        self, mixtures: Mixtures, tokens: float, noise: bool = True
-    ) -> tuple[Array, Array]:
-        """The weighted mean of the targets' losses, and its standard deviation.
-
-        Errors of targets are correlated, within a run and in the law; both are accounted for.
-
-        Args:
-            mixtures: M mixtures.
-            tokens: Training tokens.
-            noise: Whether the deviation is that of a fresh run, or the law's own only. A fresh
-                run is one of the seeds that the law has seen: what all runs of one seed have
-                in common cannot be told from the law.
-
-        Returns:
-            Mean (M,) and standard deviation (M,).
-
-        Raises:
-            FitError: ``tokens`` is not a finite number > 0.
-            MixtureError: The mixtures have other domains, or are none.
-        """
-        r = self._array(mixtures)
-        parts = self.space.weights * self.predict(r, tokens)
-        mean = parts.sum(-1)
-        others = self._terms(self.draws, tokens).parts(r).sum(-1)
-        variance = ((others - mean) ** 2).mean(0)
-        if noise:
-            variance = variance + np.einsum("mv,vu,mu->m", parts, self.noise, parts)
-        return np.asarray(mean), np.asarray(np.sqrt(variance))
-
-    def draw(self, rng: np.random.Generator) -> LawFit:
-        """A law from the posterior, certain of itself, with the same methods."""
-        theta = self.draws[rng.integers(len(self.draws))]
-        return dataclasses.replace(self, theta=theta, draws=theta[None])
-
-    def gradient(self, mixtures: Mixtures, tokens: float) -> Array:
-        """Derivatives of the objective by the proportions, each taken as free, (M, K).
-
-        Raises:
-            FitError: ``tokens`` is not a finite number > 0.
-            MixtureError: The mixtures have other domains, or are none.
-        """
-        terms = self.terms(tokens)
-        x = terms.eps + self._array(mixtures) @ terms.carriers.T
-        return np.asarray(-(terms.alpha * terms.c * x ** (-terms.alpha - 1.0)) @ terms.carriers)
-
-    def terms(self, tokens: float) -> Terms:
-        """The objective at one token count as a sum of powers.
-
-        Raises:
-            FitError: ``tokens`` is not a finite number > 0.
-        """
-        return self._terms(self.theta, tokens)
-
-    def _terms(self, theta: Array, tokens: float) -> Terms:
-        log_growth, _ = growth(theta[..., :6], np.array([self._time(tokens)]), np.ones(1))
-        factor = self.space.weights * np.exp(log_growth[..., 0])
-        return LAWS[self.law].terms(theta, self.space, factor)
-
-    def parameters(self) -> dict[str, dict[str, Any]]:
-        """By target: alpha, beta, B, C, eps, delta, and a row of coefficients by domain.
-
-        The row is "transfer", A of ``x = eps + sum_j A_j r_j`` (one for the own domain), or
-        "additive", W of a sum over domains (see `bimix_tune.laws.additive`). B belongs to s in
-        tokens.
-        """
-        rows = LAWS[self.law].by_domain(self.theta, self.space)
-        result: dict[str, dict[str, Any]] = {}
-        for name, row, (kind, values) in zip(
-            self.space.target_names, self.theta, rows, strict=True
-        ):
-            level, phi = float(np.exp(row[LEVEL])), float(1.0 / (1.0 + np.exp(-row[PHI])))
-            beta = float(np.exp(row[BETA]))
-            result[name] = {
-                "alpha": float(np.exp(row[ALPHA])),
-                "beta": beta,
-                "B": level * phi * self.reference**beta,
-                "C": level * (1.0 - phi),
-                "eps": float(np.exp(row[EPS])),
-                "delta": float(row[DELTA] ** 2),
-                kind: dict(zip(self.space.names, values.tolist(), strict=True)),
-            }
-        return result
-
     def to_dict(self) -> dict[str, Any]:
         """A form for JSON that `from_dict` reads back."""
-        arrays = ("theta", "draws", "noise")
+        from bimix_tune.laws.storage import write
+
         return {
             "law": self.law,
             "space": self.space.to_dict(),
             "unit": self.unit,
             "reference": self.reference,
-            **{name: getattr(self, name).tolist() for name in arrays},
+            "model": write(self.model),
+            "inflation": self.inflation,
             "held_out": self.held_out.to_dict(),
             "status": self.status,
             "warnings": list(self.warnings),
@@ -206,15 +266,36 @@ class LawFit:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LawFit:
         """Read the form of `to_dict`."""
+        from bimix_tune.laws.storage import read
+
+        space = SearchSpace.from_dict(data["space"])
         return cls(
             str(data["law"]),
-            SearchSpace.from_dict(data["space"]),
+            space,
             str(data["unit"]),
-            np.array(data["theta"], dtype=float),
             float(data["reference"]),
-            np.array(data["draws"], dtype=float),
-            np.array(data["noise"], dtype=float),
+            read(data["model"], space),
+            float(data["inflation"]),
             HeldOut.from_dict(data["held_out"]),
             str(data["status"]),
             tuple(data["warnings"]),
         )
+
+
+def joint_variance(parts: Array, variance: Array, noise: Array) -> Array:
+    """Variance of a sum of losses whose log errors are correlated as a run's noise is, (M,).
+
+    Args:
+        parts: Summands, (V, M).
+        variance: Of their logarithms, (V, M).
+        noise: Covariance that gives the correlations, (V, V).
+    """
+    deviation = np.sqrt(np.diagonal(noise))
+    correlation = noise / np.outer(deviation, deviation)
+    scaled = parts * np.sqrt(variance)
+    return np.asarray(np.maximum((scaled * (correlation @ scaled)).sum(0), 0.0))
+
+
+def _plain(surface: Surface) -> bool:
+    shapes: tuple[Shape, ...] = surface.shapes if isinstance(surface, Blend) else ()
+    return len(shapes) == 1 and shapes[0].process is None and shapes[0].waves is None

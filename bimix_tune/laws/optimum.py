@@ -36,6 +36,7 @@ class Terms(NamedTuple):
     alpha: Array
     eps: Array
     carriers: Array
+    power: Array
 
     def parts(self, r: Array) -> Array:
         """The summands, (M, K) -> (..., M, V), for terms of shape (..., V)."""

@@ -1,0 +1,44 @@
+"""The coefficients of a law in the form in which it is printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bimix_tune.laws.base import ALPHA, BETA, DELTA, EPS, LEVEL, PHI, Law
+from bimix_tune.laws.transfer import RHO
+from bimix_tune.simplex import Array
+from bimix_tune.space import SearchSpace
+
+
+def coefficients(
+    law: Law, space: SearchSpace, theta: Array, reference: float
+) -> dict[str, dict[str, Any]]:
+    """By target: alpha, beta, B, C, eps, delta, rho if there is one, and a row by domain.
+
+    Args:
+        law: The law.
+        space: Domains and targets.
+        theta: Coordinates, (V, P).
+        reference: s_ref in tokens.
+    """
+    by_domain = law.by_domain(theta, space) or [None] * len(theta)
+    result: dict[str, dict[str, Any]] = {}
+    for name, row, values in zip(space.target_names, theta, by_domain, strict=True):
+        level, phi = float(np.exp(row[LEVEL])), float(1.0 / (1.0 + np.exp(-row[PHI])))
+        beta = float(np.exp(row[BETA]))
+        result[name] = {
+            "alpha": float(np.exp(row[ALPHA])),
+            "beta": beta,
+            "B": level * phi * reference**beta,
+            "C": level * (1.0 - phi),
+            "eps": float(np.exp(row[EPS])),
+            "delta": float(row[DELTA] ** 2),
+        }
+        if values is not None:
+            kind, domains = values
+            if kind == "transfer" and len(row) > RHO:
+                result[name]["rho"] = float(1.0 / (1.0 + np.exp(-row[RHO])))
+            result[name][kind] = dict(zip(space.names, domains.tolist(), strict=True))
+    return result

@@ -1,0 +1,70 @@
+"""What the published laws share: which checkpoints they see, the least share, the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bimix_tune.laws.observations import Observations
+from bimix_tune.simplex import Array
+
+SMALLEST_SHARE = 5e-4
+"""Tables round to three decimals, so a zero may be a share below this. Laws that are infinite
+or infinitely steep at zero take smaller proportions for this one; they are flat below it."""
+
+BELOW, ABOVE = 0.5, 1.0
+"""How far predictions may leave the fitted values, in units of their range."""
+
+
+def ends(seen: Observations, target: int) -> tuple[Array, Array]:
+    """The last checkpoint that measured a target, of every run that has one.
+
+    Args:
+        seen: R runs.
+        target: Index of the target.
+
+    Returns:
+        Proportions (n, K) and log losses (n,); 1 <= n <= R.
+    """
+    measured = np.flatnonzero(seen.weight[target] > 0)
+    last = measured[np.flatnonzero(np.diff(seen.run[measured], append=-1))]
+    return seen.r[last], seen.log_loss[target, last]
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Bounds of V predictions, in the same terms as what they bound. Not part of any method.
+
+    Args:
+        low: (V,).
+        high: (V,).
+    """
+
+    low: Array
+    high: Array
+
+    @classmethod
+    def around(cls, values: list[Array]) -> Limits:
+        """Half a range below the fitted values of each target and one above."""
+        low, spread = np.array([(v.min(), np.ptp(v)) for v in values]).T
+        return cls(low - BELOW * spread, low + (1.0 + ABOVE) * spread)
+
+    def clip(self, values: Array) -> Array:
+        """Values moved into the limits, (V, M) -> (V, M)."""
+        return np.clip(values, self.low[:, None], self.high[:, None])
+
+    def inside(self, values: Array) -> Array:
+        """One where `clip` leaves a value and its slope alone, else zero, (V, M) -> (V, M)."""
+        within = (values >= self.low[:, None]) & (values <= self.high[:, None])
+        return within.astype(float)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"low": self.low.tolist(), "high": self.high.tolist()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Limits:
+        """Read the form of `to_dict`."""
+        return cls(np.array(data["low"], dtype=float), np.array(data["high"], dtype=float))

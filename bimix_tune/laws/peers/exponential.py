@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from bimix_tune.laws.observations import Observations
-from bimix_tune.laws.peers.shared import Limits, ends
+from bimix_tune.laws.peers.shared import LARGEST_EXPONENT, Limits, ends
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
@@ -28,21 +28,19 @@ START_PENALTY = 0.01
 """Keeps the start of t small where runs are fewer than domains."""
 EVALUATIONS = 200
 """At most, from each start."""
-LARGEST_EXPONENT = 50.0
-"""Against overflow only."""
 
 
 @dataclass(frozen=True, eq=False)
 class Exponential:
     """A fitted data mixing law.
 
-    With hardly more runs than domains it explodes between them, so log losses are kept within
+    With hardly more runs than domains it explodes between them, so losses are kept within
     `Limits` of the fitted ones, which is not part of the method.
 
     Args:
         floor: c, (V,).
         slopes: t, (V, K), with log k in it.
-        limits: Of the log losses.
+        limits: Of the losses.
     """
 
     name: ClassVar[str] = "exponential"
@@ -54,19 +52,19 @@ class Exponential:
     @classmethod
     def fit(cls, seen: Observations, space: SearchSpace) -> Self:
         """Huber loss as the authors'; starts from log-linear regressions at several c."""
-        data = [ends(seen, v) for v in range(len(space.target_names))]
-        found = np.stack([_estimate(r, np.exp(y)) for r, y in data])
-        return cls(np.exp(found[:, 0]), found[:, 1:], Limits.around([y for _, y in data]))
+        data = [(r, np.exp(y)) for r, y in (ends(seen, v) for v in range(len(space.target_names)))]
+        found = np.stack([_estimate(r, loss) for r, loss in data])
+        return cls(np.exp(found[:, 0]), found[:, 1:], Limits.around([loss for _, loss in data]))
 
     def log_loss(self, r: Array, t: Array, decayed: Array) -> Array:
         """Shapes as in `bimix_tune.laws.surface.Surface`."""
-        return self.limits.clip(np.log(self.floor[:, None] + _grown(self.slopes, r)))
+        return np.log(self.limits.clip(self.floor[:, None] + _grown(self.slopes, r)))
 
     def slope(self, r: Array, t: Array, decayed: Array) -> Array:
         """Zero where the law leaves the limits."""
         grown = _grown(self.slopes, r)
         loss = self.floor[:, None] + grown
-        factor = self.limits.inside(np.log(loss)) * grown / loss
+        factor = self.limits.inside(loss) * grown / loss
         return np.asarray(factor[..., None] * self.slopes[:, None, :])
 
     def parameters(self, space: SearchSpace) -> dict[str, dict[str, Any]]:

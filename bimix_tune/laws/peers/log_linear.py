@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from bimix_tune.laws.observations import Observations
-from bimix_tune.laws.peers.shared import ends
+from bimix_tune.laws.peers.shared import LARGEST_EXPONENT, Limits, ends
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
@@ -27,29 +27,43 @@ PENALTIES = np.logspace(-6, 2, 25)
 class LogLinear:
     """A fitted log-linear law.
 
+    With about as many runs as domains leave-one-out may choose hardly any penalty, and the law
+    explodes between them: losses are kept within `Limits` of the fitted ones, which is not part
+    of the method (16 runs of 17 domains, six draws: mean error 12.6 % instead of 17.4 %; next to
+    no difference elsewhere).
+
     Args:
         level: c, (V,).
         slopes: A, (V, K).
+        limits: Of the losses.
     """
 
     name: ClassVar[str] = "log-linear"
 
     level: Array
     slopes: Array
+    limits: Limits
 
     @classmethod
     def fit(cls, seen: Observations, space: SearchSpace) -> Self:
         """Ridge regression for each target, its penalty by leave-one-out."""
-        rows = [_ridge(*ends(seen, v)) for v in range(len(space.target_names))]
-        return cls(np.array([level for level, _ in rows]), np.stack([a for _, a in rows]))
+        data = [ends(seen, v) for v in range(len(space.target_names))]
+        rows = [_ridge(r, y) for r, y in data]
+        limits = Limits.around([np.exp(y) for _, y in data])
+        return cls(np.array([c for c, _ in rows]), np.stack([a for _, a in rows]), limits)
+
+    def _loss(self, r: Array) -> Array:
+        """Of the formula alone, (V, M)."""
+        log_loss = self.level[:, None] + self.slopes @ r.T
+        return np.asarray(np.exp(np.minimum(log_loss, LARGEST_EXPONENT)))
 
     def log_loss(self, r: Array, t: Array, decayed: Array) -> Array:
         """Shapes as in `bimix_tune.laws.surface.Surface`."""
-        return np.asarray(self.level[:, None] + self.slopes @ r.T)
+        return np.log(self.limits.clip(self._loss(r)))
 
     def slope(self, r: Array, t: Array, decayed: Array) -> Array:
-        """A for every mixture."""
-        return np.repeat(self.slopes[:, None, :], len(r), axis=1)
+        """A for every mixture, zero where the law leaves the limits."""
+        return np.asarray(self.limits.inside(self._loss(r))[..., None] * self.slopes[:, None, :])
 
     def parameters(self, space: SearchSpace) -> dict[str, dict[str, Any]]:
         """By target: c, and A by domain."""
@@ -59,12 +73,17 @@ class LogLinear:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        return {"level": self.level.tolist(), "slopes": self.slopes.tolist()}
+        return {
+            "level": self.level.tolist(),
+            "slopes": self.slopes.tolist(),
+            "limits": self.limits.to_dict(),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read the form of `to_dict`."""
-        return cls(*(np.array(data[name], dtype=float) for name in ("level", "slopes")))
+        level, slopes = (np.array(data[name], dtype=float) for name in ("level", "slopes"))
+        return cls(level, slopes, Limits.from_dict(data["limits"]))
 
 
 def _ridge(r: Array, y: Array) -> tuple[float, Array]:

@@ -17,6 +17,11 @@ or infinitely steep at zero take smaller proportions for this one; they are flat
 
 BELOW, ABOVE = 0.5, 1.0
 """How far predictions may leave the fitted values, in units of their range."""
+LEAST_PART = 0.5
+"""Of the least fitted value: no prediction is below, so that all have logarithms."""
+
+LARGEST_EXPONENT = 50.0
+"""Of exponential laws; against overflow only."""
 
 
 def ends(seen: Observations, target: int) -> tuple[Array, Array]:
@@ -36,7 +41,7 @@ def ends(seen: Observations, target: int) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """Bounds of V predictions, in the same terms as what they bound. Not part of any method.
+    """Bounds of V predicted losses or parts of losses. Not part of any method.
 
     Args:
         low: (V,).
@@ -48,9 +53,10 @@ class Limits:
 
     @classmethod
     def around(cls, values: list[Array]) -> Limits:
-        """Half a range below the fitted values of each target and one above."""
-        low, spread = np.array([(v.min(), np.ptp(v)) for v in values]).T
-        return cls(low - BELOW * spread, low + (1.0 + ABOVE) * spread)
+        """Half a range below the fitted values of each target, all positive, and one above."""
+        least, spread = np.array([(v.min(), np.ptp(v)) for v in values]).T
+        low = np.maximum(least - BELOW * spread, LEAST_PART * least)
+        return cls(low, least + (1.0 + ABOVE) * spread)
 
     def clip(self, values: Array) -> Array:
         """Values moved into the limits, (V, M) -> (V, M)."""
@@ -58,7 +64,7 @@ class Limits:
 
     def inside(self, values: Array) -> Array:
         """One where `clip` leaves a value and its slope alone, else zero, (V, M) -> (V, M)."""
-        within = (values >= self.low[:, None]) & (values <= self.high[:, None])
+        within = (values > self.low[:, None]) & (values < self.high[:, None])
         return within.astype(float)
 
     def to_dict(self) -> dict[str, Any]:

@@ -46,8 +46,8 @@ class ScalingAdditive:
         """Huber loss on the log losses of all checkpoints, for each target.
 
         The authors minimise a Huber loss too, with basin hopping around L-BFGS. Here several
-        starts and trust-region least squares take its place, and a ridge so weak that it acts
-        only where there are fewer runs than coefficients.
+        starts and trust-region least squares take its place, and a weak ridge, which
+        makes the fit defined where there are fewer runs than coefficients.
         """
         terms = [estimate(seen, v) for v in range(len(space.target_names))]
         mixed = [

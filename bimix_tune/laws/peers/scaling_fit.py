@@ -18,21 +18,22 @@ from bimix_tune.simplex import Array
 
 HUBER = 0.01
 """Width of the Huber loss in log loss, about the noise of a run. Ours."""
-RIDGE = 1e-8
-"""Weight of the squared distance of the logarithms from `_centre`, in units of squared log
-loss: a factor of e counts as much as a residual of 1e-4, far below the noise of a run. It
+RIDGE = 1e-6
+"""Weight of the squared distance of the logarithms from those of `_centre`, in units of squared
+log loss: a factor of e counts as much as a residual of 0.001, below the noise of a run. It
 decides only what runs do not: there are 2 K + 3 coefficients for each target. Ours."""
-FLOORS = (0.3, 0.6, 0.9)
-"""Where E starts, as a share of the least loss."""
+FLOORS = (0.3, 0.7)
+"""Where E starts, as a share of the least loss; the ridge pulls to the last."""
 GAMMAS = (0.1, 0.5)
-"""Where gamma starts."""
+"""Where gamma starts; the ridge pulls to the last."""
 BETA = 0.4
 """Where beta starts."""
 GROWTH = 0.3
 """Where B / D^beta starts at the most tokens, as a share of the loss above E."""
-EVALUATIONS = 100
-"""At most, from each start."""
-FACTOR_ROOM, EXPONENT_ROOM = 12.0, 4.0
+EVALUATIONS = 50
+"""At most, from each start: with few runs the last digits of the minimum are noise, and 100
+predict no better."""
+FACTOR_ROOM, EXPONENT_ROOM = 10.0, 4.0
 """How far logarithms of factors and of exponents may go from their centre."""
 
 
@@ -79,7 +80,7 @@ def estimate(seen: Observations, target: int) -> Terms:
         np.log(seen.tokens[at] / seen.reference),
         y,
         np.sqrt(seen.weight[target, at]),
-        _centre(r, least, FLOORS[1], GAMMAS[1]),
+        _centre(r, least, FLOORS[-1], GAMMAS[-1]),
     )
     starts = [_centre(r, least, floor, gamma) for floor in FLOORS for gamma in GAMMAS]
     best = min((problem.solve(start) for start in starts), key=lambda found: found[0])[1]

@@ -10,6 +10,8 @@ from bimix_tune.laws.ladder import Ladder, Step, climb
 from bimix_tune.laws.law_fit import Model
 from bimix_tune.laws.linear import Linear
 from bimix_tune.laws.observations import Observations
+from bimix_tune.laws.peers import PEERS
+from bimix_tune.laws.published import published
 from bimix_tune.laws.transfer import Transfer
 from bimix_tune.laws.transported import Transported
 from bimix_tune.space import SearchSpace
@@ -68,6 +70,15 @@ def ladder_of(seen: Observations, space: SearchSpace, small: Transported | None)
     return found
 
 
+def _published(name: str) -> Builder:
+    def build(
+        seen: Observations, space: SearchSpace, before: Model | None, small: Transported | None
+    ) -> Model:
+        return published(name, seen, space)
+
+    return build
+
+
 LAWS: Mapping[str, Builder] = {
     "auto": _auto,
     "bimix": _law(Step(Bimix(), False)),
@@ -75,5 +86,6 @@ LAWS: Mapping[str, Builder] = {
     "linear": _law(Step(Linear(), False)),
     "transfer": _law(Step(Transfer(), False)),
     "process": _law(Step(Transfer(), True)),
+    **{name: _published(name) for name in PEERS},
 }
-"""By name, the default first."""
+"""By name, the default first, and other people's published laws last."""

@@ -14,9 +14,10 @@ from bimix_tune.laws.bimix import Bimix
 from bimix_tune.laws.fitting import Estimate
 from bimix_tune.laws.kernel import Kernel
 from bimix_tune.laws.ladder import Ladder
-from bimix_tune.laws.law_fit import Certain, Model
+from bimix_tune.laws.law_fit import Model
 from bimix_tune.laws.linear import Linear
 from bimix_tune.laws.observations import Checkpoints, Falls, Observations
+from bimix_tune.laws.published import Published
 from bimix_tune.laws.rung import Rung
 from bimix_tune.laws.transfer import Transfer
 from bimix_tune.laws.transported import Transported
@@ -40,11 +41,19 @@ def write(model: Model) -> dict[str, Any]:
             "weights": model.weights.tolist(),
             "noise": model.noise.tolist(),
         }
+    if isinstance(model, Published):
+        return model.to_dict()
     raise TypeError(f"a {type(model).__name__} is not stored: keep the fit that it came from")
 
 
 def read(data: Mapping[str, Any], space: SearchSpace) -> Model:
     """Read the form of `write`."""
+    if data["kind"] != "ladder":
+        return Published.from_dict(data, space)
+    return _read_ladder(data, space)
+
+
+def _read_ladder(data: Mapping[str, Any], space: SearchSpace) -> Ladder:
     seen = _read_runs(data["runs"])
     rungs = tuple(_read_rung(rung, seen, space) for rung in data["rungs"])
     return Ladder(rungs, np.array(data["weights"]), np.array(data["noise"]))
@@ -126,4 +135,4 @@ def _write_law(law: Law) -> dict[str, Any]:
 def _read_law(data: Mapping[str, Any], space: SearchSpace) -> Law:
     if data["name"] in FORMS:
         return FORMS[data["name"]]
-    return Transported(read(data["source"], space), np.array(data["centre"]))
+    return Transported(_read_ladder(data["source"], space), np.array(data["centre"]))

@@ -100,7 +100,7 @@ def test_unknown_laws_are_refused():
 
 def test_a_peer_without_its_library_is_left_out_with_a_word(monkeypatch):
     everything = {*contenders()[0], "lightgbm", "gp-objective"}
-    assert {*LAWS, "auto", "mean", "bimix-paper", "mixing-law", "log-linear"} <= everything
+    assert {*LAWS, "auto", "mean", "paper", "exponential", "scaling-additive"} <= everything
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     names, notes = contenders()
     assert everything - set(names) == {"lightgbm", "gp-objective"}

@@ -75,8 +75,8 @@ class BiMixSampler(BaseSampler):
         independent_sampler: BaseSampler | None = None,
         seed: int | None = None,
     ) -> None:
-        if law != "auto" and law not in LAWS:
-            raise ValueError(f"unknown `law` {law!r}" + did_you_mean(law, ["auto", *LAWS]))
+        if law not in LAWS:
+            raise ValueError(f"unknown `law` {law!r}" + did_you_mean(law, LAWS))
         if target_tokens is not None and not target_tokens > 0:
             raise ValueError(f"`target_tokens` must be > 0, but got {target_tokens=}")
         self._space = space

@@ -66,7 +66,7 @@ def contenders(names: Sequence[str] | None = None) -> tuple[list[str], list[str]
     Raises:
         ConfigError: A name is unknown, or none is left.
     """
-    known = [*LAWS, "auto", *PEERS]
+    known = [*LAWS, *PEERS]
     for name in names or ():
         if name not in known:
             raise ConfigError(f"unknown law {name!r}" + did_you_mean(name, known))

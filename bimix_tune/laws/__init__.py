@@ -16,7 +16,7 @@ import numpy as np
 from bimix_tune.curves import LossCurve
 from bimix_tune.errors import FitError, did_you_mean
 from bimix_tune.laws import cross_validation, optimum
-from bimix_tune.laws.catalogue import FEW_MIXTURES, LAWS, Builder
+from bimix_tune.laws.catalogue import LAWS
 from bimix_tune.laws.held_out import HeldOut
 from bimix_tune.laws.law_fit import LawFit, Model
 from bimix_tune.laws.observations import Observations, observe

@@ -1,7 +1,8 @@
 """The law for targets without own domain: a sum of terms, one in each proportion.
 
 An aggregate (the mean loss over domains, a benchmark) gains from every domain, from each with
-diminishing returns, and so is best somewhere inside the simplex. Such a target follows the form that Olmix gives BiMix for targets out of domain
+diminishing returns, and so is best somewhere inside the simplex. Such a target follows the form
+that Olmix gives BiMix for targets out of domain
 (Chen et al., arXiv 2602.12237: ``f_i(p) = sum_j A_ij p_j^-alpha_ij``), with a floor, one exponent,
 and a constant:
 

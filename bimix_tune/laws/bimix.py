@@ -26,7 +26,6 @@ from bimix_tune.laws.optimum import Terms
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
-
 POOLS = (ALPHA, BETA, PHI, EPS)
 """Coordinates that the targets of a fit share a prior of; the position here is the pool's label."""
 
@@ -44,7 +43,9 @@ class Bimix:
         without = [i is None for i in space.own]
         groups[np.ix_(without, (ALPHA, EPS))] = -1  # their loss does not depend on r
         squares = np.arange(BASE) == DELTA
-        return Prior(np.tile(MEAN, (v, 1)), np.tile(SPREAD, (v, 1)), groups, (True,) * len(POOLS), squares)
+        return Prior(
+            np.tile(MEAN, (v, 1)), np.tile(SPREAD, (v, 1)), groups, (True,) * len(POOLS), squares
+        )
 
     def start(self, theta: Array, space: SearchSpace) -> Array:
         return theta

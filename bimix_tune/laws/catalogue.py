@@ -61,7 +61,13 @@ def ladder_of(seen: Observations, space: SearchSpace, small: Transported | None)
         plain = Step(Additive(), False)
         if seen.mixtures < FEW_MIXTURES:
             return [plain]
-        return [plain, Step(Linear(), False), Step(Additive(), True), Step(Transfer(), True), *steps]
+        return [
+            plain,
+            Step(Linear(), False),
+            Step(Additive(), True),
+            Step(Transfer(), True),
+            *steps,
+        ]
     if seen.mixtures < FEW_MIXTURES:
         return [Step(Bimix(), False)]
     found = [Step(Transfer(), False), Step(Bimix(), True), Step(Transfer(), True), *steps]

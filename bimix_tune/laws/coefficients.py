@@ -23,9 +23,9 @@ def coefficients(
         theta: Coordinates, (V, P).
         reference: s_ref in tokens.
     """
-    by_domain = law.by_domain(theta, space) or [None] * len(theta)
+    by_domain = law.by_domain(theta, space)
     result: dict[str, dict[str, Any]] = {}
-    for name, row, values in zip(space.target_names, theta, by_domain, strict=True):
+    for i, (name, row) in enumerate(zip(space.target_names, theta, strict=True)):
         level, phi = float(np.exp(row[LEVEL])), float(1.0 / (1.0 + np.exp(-row[PHI])))
         beta = float(np.exp(row[BETA]))
         result[name] = {
@@ -36,8 +36,8 @@ def coefficients(
             "eps": float(np.exp(row[EPS])),
             "delta": float(row[DELTA] ** 2),
         }
-        if values is not None:
-            kind, domains = values
+        if by_domain:
+            kind, domains = by_domain[i]
             if kind == "transfer" and len(row) > RHO:
                 result[name]["rho"] = float(1.0 / (1.0 + np.exp(-row[RHO])))
             result[name][kind] = dict(zip(space.names, domains.tolist(), strict=True))

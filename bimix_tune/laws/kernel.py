@@ -101,17 +101,21 @@ def fit_kernel(
         weight: Of the runs, the inverse of their relative noise variance, > 0, (V, N).
         before: Where to begin; None: at the centre of the priors.
     """
-    v, k = len(z), r.shape[1]
     if len(r) > MOST_RUNS:
         some = np.sort(np.random.default_rng(MOST_RUNS).permutation(len(r))[:MOST_RUNS])
         tangent = tangent[:, some][:, :, some]
         r, z, weight = r[some], z[:, some], weight[:, some]
     evidence = _Evidence(r, z, tangent, 1.0 / weight)
     start = evidence.pack(before) if before is not None else evidence.centre()
-    bounds = [(-BOUND, BOUND)] * len(start)
-    options = {"maxiter": STEPS, "ftol": TOLERANCE}
-    found = minimize(evidence, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return evidence.unpack(found.x, v, k)
+    found = minimize(
+        evidence.__call__,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-BOUND, BOUND)] * len(start),
+        options={"maxiter": STEPS, "ftol": TOLERANCE},
+    )
+    return evidence.unpack(found.x)
 
 
 class _Evidence:
@@ -137,13 +141,13 @@ class _Evidence:
         own = (kernel.scale - common).ravel()
         return np.concatenate([[kernel.floor], common, own, kernel.size, kernel.noise])
 
-    def unpack(self, p: Array, v: int, k: int) -> Kernel:
+    def unpack(self, p: Array) -> Kernel:
+        v, k = self.v, self.k
         own = p[1 + k : 1 + k + v * k].reshape(v, k)
         return Kernel(float(p[0]), p[1 : 1 + k] + own, p[-2 * v : -v], p[-v:])
 
     def __call__(self, p: Array) -> tuple[float, Array]:
-        v, k = self.v, self.k
-        kernel = self.unpack(p, v, k)
+        kernel = self.unpack(p)
         z, scale = kernel.embed(self.r), np.exp(kernel.scale)
         correlation, by_distance = _matern(_distance(z, z, scale))
         size = np.exp(2.0 * kernel.size)[:, None, None]

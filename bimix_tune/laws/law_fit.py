@@ -139,7 +139,9 @@ class LawFit:
         slope = self.model.surface.slope(*at)
         if slope is None:
             return None
-        return np.asarray((np.exp(self.model.surface.log_loss(*at))[..., None] * slope).swapaxes(0, 1))
+        return np.asarray(
+            (np.exp(self.model.surface.log_loss(*at))[..., None] * slope).swapaxes(0, 1)
+        )
 
     def gradient(self, mixtures: Mixtures, tokens: float) -> Array | None:
         """Derivatives of the weighted mean of the losses by the proportions, (M, K).
@@ -205,8 +207,9 @@ class LawFit:
         """Coefficients by target, and for some laws a row of coefficients by domain.
 
         alpha, beta, B, C, eps, delta and, with transfer, rho; B belongs to s in tokens. The row is
-        "transfer", A of ``x = eps + sum_j A_j r_j^rho`` (one for the own domain), or "additive",
-        W of a sum over domains (see `bimix_tune.laws.additive`). Of a blend, those of its plain law.
+        "transfer", A of ``x = eps + sum_j A_j r_j^rho`` (one for the own domain), "additive", W
+        of a sum over domains (see `bimix_tune.laws.additive`), or "linear". Of a blend, those of
+        its plain law. A published law has the coefficients that its paper prints.
         """
         return self.model.parameters(self.reference)
 
@@ -221,7 +224,9 @@ class LawFit:
             raise FitError(f"tokens must be a finite number > 0, but got {tokens!r}")
         return tokens / self.reference
 
-    def _at(self, mixtures: Mixtures, tokens: float, decayed: bool = True) -> tuple[Array, Array, Array]:
+    def _at(
+        self, mixtures: Mixtures, tokens: float, decayed: bool = True
+    ) -> tuple[Array, Array, Array]:
         r = self._array(mixtures)
         return r, np.full(len(r), self._time(tokens)), np.full(len(r), float(decayed))
 

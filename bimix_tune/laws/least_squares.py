@@ -60,9 +60,7 @@ def solve(
     cost = _cost(y - f, weight, theta - mean, precision)
     promised = np.full_like(cost, np.inf)
     for _ in range(iterations):
-        gradient, a, diagonal = normal(
-            jacobian, y - f, root, theta, mean, precision, squares
-        )
+        gradient, a, diagonal = normal(jacobian, y - f, root, theta, mean, precision, squares)
         step, promised = _step(gradient, a, diagonal, damping)
         if np.all(promised <= tolerance * cost + 1e-30):
             break

@@ -119,7 +119,10 @@ class Observations:
         group = np.unique(self.group[runs], return_inverse=True)[1].reshape(-1)
         return Observations(
             self.r[runs],
-            *(a[:, runs] for a in (self.tokens, self.decayed, self.log_loss, self.weight)),
+            self.tokens[:, runs],
+            self.decayed[:, runs],
+            self.log_loss[:, runs],
+            self.weight[:, runs],
             self.falls,
             Checkpoints(new[points.run[kept]], points.tokens[kept], points.log_loss[:, kept]),
             self.complete[runs],
@@ -154,12 +157,12 @@ def observe(
             "effect of proportions: a fit needs at least 2 different ones"
         )
     values = [_log_columns(c, space) for c in curves]
-    missing = np.isnan(np.concatenate(values)).all(axis=0)
+    missing = np.asarray(np.isnan(np.concatenate(values)).all(axis=0))
     if missing.any():
         lost = [n for n, m in zip(space.target_names, missing, strict=True) if m]
         found = sorted({t for c in curves for t in c.targets})
         raise FitError(f"no curve has a loss of target {lost}; the curves have {found}")
-    points = [list(zip(c.tokens.tolist(), c.decayed.astype(float), strict=True)) for c in curves]
+    points = [_points(c) for c in curves]
     ends = [p[-1] for p in points]
     reference = max(tokens for tokens, _ in ends)
     decays = max(d for _, d in ends)
@@ -187,6 +190,10 @@ def _check_alike(curves: Sequence[LossCurve]) -> None:
     scales = sorted({c.scale for c in curves})
     if len(scales) > 1:
         raise FitError(f"all curves of a fit must have one scale (model size), but got {scales}")
+
+
+def _points(curve: LossCurve) -> list[Point]:
+    return list(zip(curve.tokens.tolist(), curve.decayed.astype(float).tolist(), strict=True))
 
 
 def _label(curve: LossCurve, number: int) -> str:
@@ -258,15 +265,15 @@ def _falls(points: list[list[Point]], values: list[Array]) -> Falls:
     for place, y in zip(points, values, strict=True):
         earlier = sum(not d for _, d in place[:-1])
         for point, row in zip(place[:-1], y[:-1], strict=True):
-            weight = 1.0 if point[1] else EARLIER_WEIGHT / earlier
+            share = 1.0 if point[1] else EARLIER_WEIGHT / earlier
             known = np.isfinite(row) & np.isfinite(y[-1])
             fall = np.where(known, row - y[-1], 0.0)
-            total[point, place[-1]] += weight * np.stack([fall, known.astype(float)])
+            total[point, place[-1]] += share * np.stack([fall, known.astype(float)])
     pairs = [(*first, *last) for first, last in total]
-    columns = np.array(pairs, dtype=float).reshape(-1, 4).T
+    at = np.array(pairs, dtype=float).reshape(-1, 4).T
     sums = np.array(list(total.values())).reshape(-1, 2, v)
     weight = sums[:, 1].T
-    return Falls(*columns, sums[:, 0].T / np.maximum(weight, 1e-300), weight)
+    return Falls(at[0], at[1], at[2], at[3], sums[:, 0].T / np.maximum(weight, 1e-300), weight)
 
 
 def _checkpoints(points: list[list[Point]], values: list[Array]) -> Checkpoints:

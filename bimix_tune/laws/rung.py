@@ -98,7 +98,8 @@ class Rung:
         if self.kernel is None:
             return None
         left = (y - self._law_at(theta)[0])[..., None]
-        return Process(self.kernel, self.seen.r, np.linalg.solve(self._covariance, left)[..., 0])
+        weights = np.linalg.solve(self._covariance, left)[..., 0]
+        return Process(self.kernel, self.seen.r, np.asarray(weights))
 
     @cached_property
     def _inverse(self) -> Array:
@@ -171,9 +172,7 @@ class Rung:
         falls = np.sqrt(problem.weight[:, n:] / self.noise[:, None])
 
         def white(value: Array) -> Array:
-            return np.concatenate(
-                [whiten @ value[:, :n], falls[..., None] * value[:, n:]], axis=1
-            )
+            return np.concatenate([whiten @ value[:, :n], falls[..., None] * value[:, n:]], axis=1)
 
         def predict(theta: Array) -> tuple[Array, Array]:
             value, jacobian = problem.predict(theta)

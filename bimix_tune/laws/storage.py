@@ -34,16 +34,20 @@ def write(model: Model) -> dict[str, Any]:
         TypeError: The model is a draw from a posterior, which is not kept.
     """
     if isinstance(model, Ladder):
-        return {
-            "kind": "ladder",
-            "runs": _write_runs(model.rungs[0].seen),
-            "rungs": [_write_rung(rung) for rung in model.rungs],
-            "weights": model.weights.tolist(),
-            "noise": model.noise.tolist(),
-        }
+        return _write_ladder(model)
     if isinstance(model, Published):
         return model.to_dict()
     raise TypeError(f"a {type(model).__name__} is not stored: keep the fit that it came from")
+
+
+def _write_ladder(ladder: Ladder) -> dict[str, Any]:
+    return {
+        "kind": "ladder",
+        "runs": _write_runs(ladder.rungs[0].seen),
+        "rungs": [_write_rung(rung) for rung in ladder.rungs],
+        "weights": ladder.weights.tolist(),
+        "noise": ladder.noise.tolist(),
+    }
 
 
 def read(data: Mapping[str, Any], space: SearchSpace) -> Model:
@@ -59,13 +63,16 @@ def _read_ladder(data: Mapping[str, Any], space: SearchSpace) -> Ladder:
     return Ladder(rungs, np.array(data["weights"]), np.array(data["noise"]))
 
 
-def _plain(values: Any) -> Any:
-    """Fields of a dataclass with arrays as lists; NaN as null."""
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind == "f" and np.isnan(values).any():
-            return np.where(np.isnan(values), None, values).tolist()
-        return values.tolist()
-    return values
+def _plain(value: Any) -> Any:
+    """Arrays as lists, NaN as null."""
+    if not isinstance(value, np.ndarray):
+        return value
+    missing = value.dtype.kind == "f" and np.isnan(value).any()
+    return [_plain(row) for row in value] if missing and value.ndim > 1 else _nulls(value.tolist())
+
+
+def _nulls(values: list[Any]) -> list[Any]:
+    return [None if v != v else v for v in values]
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -129,7 +136,7 @@ def _read_rung(data: Mapping[str, Any], seen: Observations, space: SearchSpace) 
 def _write_law(law: Law) -> dict[str, Any]:
     if not isinstance(law, Transported):
         return {"name": law.name}
-    return {"name": law.name, "source": write(law.source), "centre": law.centre.tolist()}
+    return {"name": law.name, "source": _write_ladder(law.source), "centre": law.centre.tolist()}
 
 
 def _read_law(data: Mapping[str, Any], space: SearchSpace) -> Law:

@@ -11,28 +11,21 @@ targets, so that two expensive runs teach something.
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bimix_tune.laws.base import ALPHA, EPS, Prior
 from bimix_tune.laws.bimix import POOLS, Bimix
 from bimix_tune.laws.optimum import Terms
-from bimix_tune.laws.surface import Blend
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
+if TYPE_CHECKING:
+    from bimix_tune.laws.ladder import Ladder
+
 ALPHA_SPREAD = 0.3
 """Prior spread of log alpha about zero."""
-
-
-class Source(Protocol):
-    """What was fitted to the smaller size."""
-
-    @property
-    def surface(self) -> Blend:
-        """Its log losses."""
-        ...
 
 
 class Transported:
@@ -45,7 +38,7 @@ class Transported:
 
     name = "transported"
 
-    def __init__(self, source: Source, centre: Array) -> None:
+    def __init__(self, source: Ladder, centre: Array) -> None:
         self.source = source
         self.centre = centre
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bimix_tune.laws.base import ALPHA
 from bimix_tune.laws.catalogue import FEW_MIXTURES
 from bimix_tune.laws.ladder import Ladder

@@ -1,24 +1,34 @@
 """How well laws predict runs that they have not seen, on swarms of finished runs.
 
 Each law, and other people's models beside them (`bimix_tune.benchmark.peers`), is fitted to a
-few random runs of a swarm and judged by the others; all get the same draws.
+few runs and judged by others, in the three tasks of `bimix_tune.benchmark.tasks`; all get the
+same draws.
 """
 
-from bimix_tune.benchmark.law_comparison import compare_laws, contenders
+from bimix_tune.benchmark.fitters import contenders
+from bimix_tune.benchmark.folders import choose, load_data, synthetic_data, synthetic_swarm
+from bimix_tune.benchmark.law_comparison import RUNS, compare_laws
 from bimix_tune.benchmark.results import Result, read_results
 from bimix_tune.benchmark.summary import Summary, markdown, summarise
-from bimix_tune.benchmark.swarms import Swarm, load_swarms, swarms_of, synthetic_swarm
+from bimix_tune.benchmark.swarms import DataSet, ScalePair, Swarm, data_set
+from bimix_tune.benchmark.tasks import TASKS
 
 __all__ = [
+    "RUNS",
+    "TASKS",
+    "DataSet",
     "Result",
+    "ScalePair",
     "Summary",
     "Swarm",
+    "choose",
     "compare_laws",
     "contenders",
-    "load_swarms",
+    "data_set",
+    "load_data",
     "markdown",
     "read_results",
     "summarise",
-    "swarms_of",
+    "synthetic_data",
     "synthetic_swarm",
 ]

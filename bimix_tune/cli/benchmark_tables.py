@@ -1,0 +1,32 @@
+"""The results of a benchmark on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bimix_tune.benchmark.summary import COLUMNS, MEANING, NOTE, Summary, by_task
+
+
+def summary_tables(summaries: Sequence[Summary]) -> Iterator[RenderableType]:
+    """One table for each task and swarm, with a section for each n."""
+    for task, swarms in by_task(summaries).items():
+        yield Text.assemble("\n", (task, "bold"), f"  {MEANING[task]}")
+        for swarm, sections in swarms.items():
+            yield _table(f"{task}: {swarm}", sections)
+    yield Text(NOTE, style="dim")
+
+
+def _table(title: str, sections: dict[int, list[Summary]]) -> Table:
+    table = Table(title=Text(title), title_justify="left", header_style="bold")
+    table.add_column("runs", justify="right")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "law" else "right", no_wrap=True)
+    for n, rows in sections.items():
+        for at, row in enumerate(rows):
+            table.add_row("" if at else str(n), *(Text(cell) for cell in row.cells()))
+        table.add_section()
+    return table

@@ -8,6 +8,7 @@ same draws.
 from bimix_tune.benchmark.fitters import contenders
 from bimix_tune.benchmark.folders import choose, load_data, synthetic_data, synthetic_swarm
 from bimix_tune.benchmark.law_comparison import RUNS, compare_laws
+from bimix_tune.benchmark.regmix import fetch_regmix
 from bimix_tune.benchmark.results import Result, read_results
 from bimix_tune.benchmark.summary import Summary, markdown, summarise
 from bimix_tune.benchmark.swarms import DataSet, ScalePair, Swarm, data_set
@@ -25,6 +26,7 @@ __all__ = [
     "compare_laws",
     "contenders",
     "data_set",
+    "fetch_regmix",
     "load_data",
     "markdown",
     "read_results",

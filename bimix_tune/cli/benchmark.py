@@ -19,13 +19,16 @@ from bimix_tune.benchmark import (
     choose,
     compare_laws,
     contenders,
+    fetch_regmix,
     load_data,
     markdown,
     summarise,
     synthetic_data,
 )
+from bimix_tune.benchmark.folders import holds_runs
 from bimix_tune.benchmark.summary import failures
 from bimix_tune.cli.benchmark_tables import summary_tables
+from bimix_tune.config import CACHE
 from bimix_tune.errors import ConfigError
 
 benchmark = typer.Typer(
@@ -34,16 +37,14 @@ benchmark = typer.Typer(
 console = Console(highlight=False, markup=False, emoji=False)
 
 
-@benchmark.callback()
-def _group() -> None:
-    """Measure how good laws are on finished runs."""
-
-
 @benchmark.command("laws")
 def laws_command(
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of data sets (runs.csv + losses.csv); default: invented runs."),
+        typer.Option(
+            help="Folder of data sets (runs.csv + losses.csv); default: what `fetch` has "
+            "fetched, or else invented runs."
+        ),
     ] = None,
     swarms: Annotated[
         str | None, typer.Option(help="Some data sets, or some of their scales; default all.")
@@ -90,10 +91,34 @@ def laws_command(
     _show(results, output)
 
 
+@benchmark.command("fetch")
+def fetch_command(
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of data sets; default: in the user's cache.")
+    ] = None,
+) -> None:
+    """Download the published runs of RegMix (0.3 MB, MIT), checked by their SHA-256.
+
+    Example: `bimix-tune benchmark fetch`
+    """
+    place = fetch_regmix(output or _cache(), lambda step: console.print(f"  {step}", style="dim"))
+    console.print(f"data set: {place}", soft_wrap=True)
+
+
+def _cache() -> Path:
+    """Where `fetch` puts data sets."""
+    return CACHE.expanduser() / "swarms"
+
+
 def _data(folder: Path | None, notes: list[str]) -> list[DataSet]:
     if folder is not None:
         return load_data(folder)
-    notes.append("no --data: on invented runs, whose truth is BiMix with transfer")
+    if _cache().is_dir() and any(map(holds_runs, _cache().iterdir())):
+        return load_data(_cache())
+    notes.append(
+        "no --data: on invented runs, whose truth is BiMix with transfer; for published ones: "
+        "bimix-tune benchmark fetch"
+    )
     return [synthetic_data()]
 
 

@@ -11,6 +11,7 @@ from bimix_tune.cli.app import app
 def run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(command, "CACHE", tmp_path / "cache")
     return lambda *args: CliRunner().invoke(app, ["benchmark", *map(str, args)])
 
 
@@ -69,6 +70,13 @@ def test_without_data_it_takes_invented_runs(invoke, asked):
     assert asked["output"] == "runs/benchmark-laws"
 
 
+def test_without_data_it_takes_what_was_fetched(invoke, asked, write_swarm, tmp_path):
+    write_swarm(tmp_path / "cache" / "swarms" / "fetched")
+    done = invoke("--laws", "auto")
+    assert done.exit_code == 0, done.output
+    assert asked["swarms"] == ["fetched 1M"]
+
+
 def test_workers_and_cluster_are_passed_on(run, asked):
     assert run("laws", "--workers", "3", "--address", "host:1").exit_code == 0
     assert (asked["workers"], asked["address"]) == (3, "host:1")
@@ -82,6 +90,19 @@ def test_swarms_are_chosen_by_name(invoke, asked, write_swarm, tmp_path):
     assert invoke("--data", "data", "--swarms", "a,b 2M").exit_code == 0
     assert asked["swarms"] == ["a 1M", "a 2M", "b 2M"]
     assert asked["pairs"] == ["a 1M to 2M"]
+
+
+def test_fetch_puts_the_data_where_laws_looks_for_it(run, monkeypatch, tmp_path):
+    def fetch(folder, say):
+        say("downloading data/train_mixture_1m.csv")
+        return folder / "regmix"
+
+    monkeypatch.setattr(command, "fetch_regmix", fetch)
+    done = run("fetch")
+    assert done.exit_code == 0, done.output
+    assert "downloading data/train_mixture_1m.csv" in done.output
+    assert f"data set: {tmp_path / 'cache' / 'swarms' / 'regmix'}" in done.output
+    assert "data set: there/regmix" in run("fetch", "--output", "there").output
 
 
 def test_stopped_it_says_how_to_go_on(invoke, monkeypatch):

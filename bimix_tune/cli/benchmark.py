@@ -24,12 +24,13 @@ from bimix_tune.benchmark import (
     markdown,
     summarise,
     synthetic_data,
+    write_page,
 )
 from bimix_tune.benchmark.folders import holds_runs
 from bimix_tune.benchmark.summary import failures
 from bimix_tune.cli.benchmark_tables import summary_tables
 from bimix_tune.config import CACHE
-from bimix_tune.errors import ConfigError
+from bimix_tune.errors import ConfigError, MissingExtraError
 
 benchmark = typer.Typer(
     help="Measure how good laws are on finished runs.", no_args_is_help=True, add_completion=False
@@ -146,7 +147,7 @@ def _with_progress(sets: Sequence[DataSet], output: Path, plan: dict[str, Any]) 
 
 
 def _show(results: Sequence[Result], output: Path) -> None:
-    """Tables on the terminal and in a file."""
+    """Tables on the terminal and in files, and the page."""
     summaries = summarise(results)
     write_atomic(output / "table.md", markdown(summaries))
     for table in summary_tables(summaries):
@@ -154,6 +155,10 @@ def _show(results: Sequence[Result], output: Path) -> None:
     for failure in failures(results):
         _note(failure)
     console.print(f"tables: {output / 'table.md'}", soft_wrap=True)
+    try:
+        console.print(f"report: {write_page(summaries, output / 'report.html')}", soft_wrap=True)
+    except MissingExtraError as error:
+        _note(str(error))
 
 
 def _note(text: str) -> None:

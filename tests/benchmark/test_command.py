@@ -5,6 +5,7 @@ from bimix_tune import BimixError
 from bimix_tune.benchmark import read_results
 from bimix_tune.cli import benchmark as command
 from bimix_tune.cli.app import app
+from bimix_tune.errors import MissingExtraError
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def test_a_benchmark_from_tables_to_tables(invoke, write_swarm, tmp_path):
     assert "### final: tiny 1M" in text
     assert "### extrapolate: tiny 1M" in text
     assert "Fitted to 8 runs, 2 draws." in text
+    assert "tiny 1M" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_failures_are_noted(invoke, write_swarm, tmp_path):
@@ -57,6 +59,18 @@ def test_failures_are_noted(invoke, write_swarm, tmp_path):
     assert done.exit_code == 0, done.output
     assert "tiny 1M to 2M: 24 and 24 runs" in done.output
     assert "scales: tiny 1M to 2M" in done.output
+
+
+def test_without_plotly_there_is_no_page_but_a_note(invoke, write_swarm, monkeypatch, tmp_path):
+    def missing(*args):
+        raise MissingExtraError("writing report.html needs 'plotly'")
+
+    monkeypatch.setattr(command, "write_page", missing)
+    write_swarm(tmp_path / "tiny")
+    plan = ("--runs", "6", "--draws", "1", "--laws", "mean", "--output", "out")
+    done = invoke("--data", "tiny", *plan)
+    assert done.exit_code == 0, done.output
+    assert "note: writing report.html needs 'plotly'" in done.output
 
 
 def test_without_data_it_takes_invented_runs(invoke, asked):

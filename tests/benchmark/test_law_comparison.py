@@ -78,6 +78,7 @@ def test_a_killed_comparison_continues(tmp_path):
     subprocess.run(command, check=True, timeout=120, **environment)
     assert path.read_text().startswith(kept[: kept.rfind("\n") + 1])
     assert len(read_results(path)) == 30
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_all_tasks_in_one_table(data, tmp_path):

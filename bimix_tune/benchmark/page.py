@@ -10,6 +10,7 @@ from string import Template
 from plotly.offline import get_plotlyjs
 
 from bimix_tune.benchmark import plots
+from bimix_tune.benchmark.heat_map import heat_map
 from bimix_tune.benchmark.ranking import rank
 from bimix_tune.benchmark.summary import COLUMNS, MEANING, NOTE, Summary, by_task
 from bimix_tune.report.markup import Markup, caption, escape, fold, many, plot, table
@@ -76,7 +77,7 @@ def _section(task: str, summaries: Sequence[Summary]) -> Markup:
             parts += [
                 _heading(heading),
                 caption(READING),
-                plot(plots.heat_map(found, score), f"{task}-rank-{score.field}"),
+                plot(heat_map(found, score), f"{task}-rank-{score.field}"),
             ]
     for score, heading, text in FIGURES:
         figure = plots.against_runs(summaries, score)

@@ -1,4 +1,4 @@
-"""Figures of a benchmark: scores against the number of runs, and a heat map of the ranking."""
+"""Figures of a benchmark: scores against the number of runs, a panel for each swarm."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bimix_tune.benchmark.fitters import WITH_SMALL
-from bimix_tune.benchmark.ranking import Ranking, swarm_blocks
 from bimix_tune.benchmark.summary import Summary
 from bimix_tune.report import theme
 
 ABREAST = 3
 """Panels in a row."""
-PANEL, GAP, LEGEND_LINE, LEGEND_NAMES = 190, 62, 20, 6
+PANEL, GAP, LEGEND_LINE, LEGEND_NAMES = 190, 62, 24, 5
 """Pixels of a panel, between two and of a line of the legend, and names in such a line."""
 MAIN = ("auto", WITH_SMALL)
 """Drawn in the accent colour, over the others."""
@@ -28,8 +26,6 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 BEST_RHO = 0.9995
 """Rank correlations above it are drawn there."""
 RHO_TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-FADED = 4.0
-"""Times the best error at which a cell of a heat map is white."""
 BAND = (0.93, 0.97)
 """Coverages that are as good as the nominal 95 % for our purpose."""
 
@@ -159,87 +155,3 @@ def _framed(
         band = {"fillcolor": theme.GOOD, "opacity": 0.14, "line_width": 0, "layer": "below"}
         figure.add_hrect(*BAND, row="all", col="all", **band)
     return figure
-
-
-def heat_map(ranking: Ranking, score: Score) -> go.Figure:
-    """Scores of all laws (rows, the best first) on all swarms and numbers of runs (columns).
-
-    Blue is the best of its column; errors fade to white at `FADED` times the least one, rank
-    correlations at so many times its distance from one.
-    """
-    values = ranking.values
-    cost = np.maximum(values if score is ERROR else 1.0 - values, 1e-6)
-    with np.errstate(invalid="ignore"):
-        nearness = 1.0 - np.log(cost / np.nanmin(cost, axis=0)) / math.log(FADED)
-    text = [[_cell(v, score) for v in row] for row in values]
-    trace = go.Heatmap(
-        z=nearness,
-        x=list(range(values.shape[1])),
-        y=list(range(len(ranking.laws))),
-        zmin=0,
-        zmax=1,
-        colorscale=theme.SEQUENTIAL,
-        showscale=False,
-        xgap=2,
-        ygap=2,
-        text=text,
-        texttemplate="%{text}",
-        textfont={"size": 11, "color": theme.INK},
-        customdata=[
-            [(theme.label(law, 40), theme.label(swarm, 60), n) for swarm, n in ranking.columns]
-            for law in ranking.laws
-        ],
-        hovertemplate="%{customdata[0]}, %{customdata[2]} runs of %{customdata[1]}: %{text}"
-        "<extra></extra>",
-    )
-    return _heat_frame(trace, ranking)
-
-
-def _heat_frame(trace: go.Heatmap, ranking: Ranking) -> go.Figure:
-    """Names of the laws with their mean rank on the left, swarms above, runs below."""
-    blocks = swarm_blocks(ranking.columns)
-    names = [
-        f"<b>{theme.label(law)}</b>" if law in MAIN else theme.label(law) for law in ranking.laws
-    ]
-    labels = [f"{name}   {rank:.1f}" for name, rank in zip(names, ranking.mean_rank, strict=True)]
-    figure = theme.figure(
-        [trace],
-        height=24 * len(names) + 110,
-        margin={"t": 56},
-        xaxis={
-            "tickvals": list(range(len(ranking.columns))),
-            "ticktext": [str(n) for _, n in ranking.columns],
-            "showgrid": False,
-            "ticks": "",
-            "title": {"text": "runs fitted", "font": {"size": 12}},
-        },
-        yaxis={
-            "tickvals": list(range(len(names))),
-            "ticktext": labels,
-            "autorange": "reversed",
-            "showgrid": False,
-            "ticks": "",
-        },
-    )
-    for name, first, last in blocks:
-        figure.add_annotation(
-            x=(first + last) / 2, y=1, yref="paper", yanchor="bottom", showarrow=False,
-            text=_wrapped(name), font={"size": 11, "color": theme.MUTED},
-        )  # fmt: skip
-        if first:
-            figure.add_vline(first - 0.5, line={"color": "white", "width": 8})
-    return figure
-
-
-def _wrapped(name: str) -> str:
-    """The scale in a line of its own."""
-    head, _, tail = theme.label(name, 40).partition(" ")
-    return f"{head}<br>{tail}"
-
-
-def _cell(value: float, score: Score) -> str:
-    if not math.isfinite(value):
-        return "–"
-    if score is ERROR:
-        return f"{100 * value:.2f}" if value < 0.0995 else f"{100 * value:.0f}"
-    return f"{value:.2f}" if value < 0.995 else f"{value:.3f}"

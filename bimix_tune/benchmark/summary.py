@@ -55,7 +55,7 @@ class Summary:
         return (
             name,
             _text(100 * self.error, "{:.2f} %" if self.error < 0.1 else "{:.1f} %"),
-            _text(self.r2, "{:.3f}"),
+            _text(self.r2, "{:.2f}"),
             _text(self.spearman, "{:.3f}"),
             _text(self.regret, "{:.3f}"),
             _text(100 * self.coverage, "{:.0f} %"),

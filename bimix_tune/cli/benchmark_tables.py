@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -21,10 +22,13 @@ def summary_tables(summaries: Sequence[Summary]) -> Iterator[RenderableType]:
 
 
 def _table(title: str, sections: dict[int, list[Summary]]) -> Table:
-    table = Table(title=Text(title), title_justify="left", header_style="bold")
-    table.add_column("runs", justify="right")
+    """Without upright lines, so that it fits into 80 columns."""
+    table = Table(title=Text(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table.padding = (0, 1, 0, 0)
+    table.add_column("runs", justify="right", no_wrap=True)
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "law" else "right", no_wrap=True)
+        name = column == "law"  # the only one that may wrap
+        table.add_column(column, justify="left" if name else "right", no_wrap=not name)
     for n, rows in sections.items():
         for at, row in enumerate(rows):
             table.add_row("" if at else str(n), *(Text(cell) for cell in row.cells()))

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("plotly")
 
 from bimix_tune.benchmark import Result, plots, summarise, write_page
+from bimix_tune.benchmark.heat_map import heat_map
 from bimix_tune.benchmark.ranking import rank
 
 LAWS = ["auto", *(f"law {i}" for i in range(12)), "mean", "auto + small"]
@@ -67,7 +68,7 @@ def test_the_axis_of_rank_correlations_is_stretched_towards_one():
 
 def test_the_best_of_each_column_of_the_heat_map_is_darkest():
     found = rank(summaries(), "error")
-    (trace,) = plots.heat_map(found, plots.ERROR).data
+    (trace,) = heat_map(found, plots.ERROR).data
     z = np.array(trace.z)
     assert z.shape == (len(LAWS), 6)
     np.testing.assert_array_equal(z.argmax(axis=0), found.values.argmin(axis=0))
@@ -77,6 +78,16 @@ def test_the_best_of_each_column_of_the_heat_map_is_darkest():
 def test_a_ranking_of_correlations_survives_perfect_and_missing_ones():
     given = [Result("a", "b", 8, 0, law, spearman=rho) for law, rho in (("x", 1.0), ("y", 0.5))]
     given += [Result("a", "b", 16, 0, "x", spearman=0.2), Result("a", "b", 16, 0, "y")]
-    (trace,) = plots.heat_map(rank(summarise(given), "spearman", True), plots.RHO).data
+    (trace,) = heat_map(rank(summarise(given), "spearman", True), plots.RHO).data
     assert list(trace.text[0]) == ["1.000", "0.20"]
     assert list(trace.text[1]) == ["0.50", "–"]
+
+
+def test_cells_of_many_columns_are_short():
+    few, many = summaries(), summaries(swarms=[f"data_set {i}M" for i in range(7)])
+    for given, shape in ((few, r"\d\.\d\d|10\.\d|10"), (many, r"\d\.\d|10")):
+        (trace,) = heat_map(rank(given, "error"), plots.ERROR).data
+        cells = [cell for row in trace.text for cell in row]
+        assert all(re.fullmatch(shape, cell) for cell in cells)
+    (trace,) = heat_map(rank(many, "spearman", True), plots.RHO).data
+    assert all(re.fullmatch(r"-?\.\d\d", cell) for row in trace.text for cell in row)

@@ -62,7 +62,7 @@ def test_summaries_are_medians_but_coverage_is_a_mean():
     assert summary.coverage == pytest.approx(0.8)
     assert math.isnan(summary.spearman)
     cells = summary.cells()
-    assert cells == ("bimix, 1 failed", "2.00 %", "0.500", "–", "–", "80 %", "–", "2.00")
+    assert cells == ("bimix, 1 failed", "2.00 %", "0.50", "–", "–", "80 %", "–", "2.00")
 
 
 def test_absurd_numbers_stay_short():

@@ -12,13 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from bimix_tune.benchmark.scores import Prediction
+from bimix_tune.benchmark.scores import Prediction, Predictor
 from bimix_tune.laws import peers as published
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
-
-Predictor = Callable[[Array], Prediction]
-"""From proportions (M, K) to what a fitted model says of them."""
 
 
 class Peer(Protocol):

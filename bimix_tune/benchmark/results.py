@@ -12,7 +12,7 @@ from typing import Any
 
 from bimix_tune.errors import CurveError
 
-Key = tuple[str, str, int, int, str]
+Key = tuple[str, str, str, str, int, int, str]
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,14 @@ class Result:
         n: Number of runs fitted.
         draw: Number of the draw.
         law: Name of the law or peer.
+        task: One of `bimix_tune.benchmark.TASKS`.
+        code: Digest of the code of the contenders.
         error: Mean relative error; NaN, as the other scores, where there is none.
         r2: Of the objective.
         spearman: Of the objective.
         regret: In units of the range.
         coverage: Of the 95 % interval.
+        width: Of the 95 % interval, in standard deviations of the objective over runs.
         seconds: Processor time of the fit.
         failure: Why the fit failed, or empty.
     """
@@ -39,18 +42,21 @@ class Result:
     n: int
     draw: int
     law: str
+    task: str = "final"
+    code: str = ""
     error: float = math.nan
     r2: float = math.nan
     spearman: float = math.nan
     regret: float = math.nan
     coverage: float = math.nan
+    width: float = math.nan
     seconds: float = math.nan
     failure: str = ""
 
     @property
     def key(self) -> Key:
-        """What was measured, on which data."""
-        return (self.swarm, self.data, self.n, self.draw, self.law)
+        """What was measured, on which data, by which code."""
+        return (self.task, self.swarm, self.data, self.code, self.n, self.draw, self.law)
 
     def to_json(self) -> str:
         """One line; NaN is null."""

@@ -1,7 +1,8 @@
-"""How good predictions of held-out runs are: error, fit, rank, regret and coverage."""
+"""How good predictions of held-out runs are: error, fit, rank, regret, and their intervals."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,10 @@ class Prediction:
     sd: Array | None = None
 
 
+Predictor = Callable[[Array], Prediction]
+"""From proportions (M, K) to what a fitted model says of them."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """Judgement of one fit; NaN where there is nothing to judge.
@@ -39,6 +44,8 @@ class Scores:
         regret: True objective of the run predicted best minus the least one, in units of the
             range among the held-out runs; the mean over the runs that share a prediction.
         coverage: Share of measured objectives in the 95 % interval.
+        width: Mean half width of that interval in standard deviations of the measured
+            objective over runs: 1.96 for guesses of the mean, near 0 for a sharp model.
     """
 
     error: float
@@ -46,6 +53,7 @@ class Scores:
     spearman: float
     regret: float
     coverage: float
+    width: float
 
 
 def score(predicted: Prediction, truth: Array, measured: Array, weights: Array) -> Scores:
@@ -68,6 +76,7 @@ def score(predicted: Prediction, truth: Array, measured: Array, weights: Array) 
         spearman(predicted.objective, aim),
         regret(predicted.objective, aim),
         coverage(predicted, measured @ weights),
+        width(predicted, measured @ weights),
     )
 
 
@@ -108,3 +117,11 @@ def coverage(predicted: Prediction, measured: Array) -> float:
         return np.nan
     inside = np.abs(measured - predicted.objective) <= TWO_SIDED_95 * predicted.sd
     return float(inside.mean())
+
+
+def width(predicted: Prediction, measured: Array) -> float:
+    """Mean half width of the 95 % intervals over the spread of measured objectives, (M,)."""
+    spread = measured.std()
+    if predicted.sd is None or not spread > 0:
+        return np.nan
+    return float(TWO_SIDED_95 * predicted.sd.mean() / spread)

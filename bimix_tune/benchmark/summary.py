@@ -10,7 +10,14 @@ import numpy as np
 
 from bimix_tune.benchmark.results import Result
 
-COLUMNS = ("law", "error", "R2", "Spearman", "regret", "coverage", "CPU s")
+COLUMNS = ("law", "error", "R2", "rho", "regret", "cover", "width", "CPU s")
+MEANING = {
+    "final": "Fitted to n runs, the end of all others is predicted.",
+    "extrapolate": "Fitted to n runs that have seen 40 % of their tokens, the end of all others "
+    "is predicted. Models that know the last losses only cannot see that they will fall.",
+    "scales": "Fitted to n runs of the big scale (and “auto + small” to all of the small scale "
+    "too), the other big runs are predicted.",
+}
 
 
 @dataclass(frozen=True)
@@ -18,14 +25,17 @@ class Summary:
     """A law on draws of n runs from a swarm: medians, but the mean of the coverage.
 
     Args:
+        task: Name of the task.
         swarm: Name of the swarm.
         n: Number of runs fitted.
         law: Name of the law or peer.
         draws: Number of fits that succeeded; the scores are of these.
         failures: Number of fits that failed.
-        error, r2, spearman, regret, coverage, seconds: See `bimix_tune.benchmark.Result`.
+        error, r2, spearman, regret, coverage, width, seconds: See
+            `bimix_tune.benchmark.Result`.
     """
 
+    task: str
     swarm: str
     n: int
     law: str
@@ -36,37 +46,53 @@ class Summary:
     spearman: float
     regret: float
     coverage: float
+    width: float
     seconds: float
 
     def cells(self) -> tuple[str, ...]:
         """Text for `COLUMNS`."""
-        name = self.law + (f" ({self.failures} failed)" if self.failures else "")
+        name = self.law + (f", {self.failures} failed" if self.failures else "")
         return (
             name,
-            _text(100 * self.error, "{:.2f} %"),
-            _text(self.r2, "{:.3f}"),
+            _text(100 * self.error, "{:.2f} %" if self.error < 0.1 else "{:.1f} %"),
+            _text(self.r2, "{:.2f}"),
             _text(self.spearman, "{:.3f}"),
             _text(self.regret, "{:.3f}"),
             _text(100 * self.coverage, "{:.0f} %"),
-            _text(self.seconds, "{:.3f}"),
+            _text(self.width, "{:.2f}"),
+            _text(self.seconds, "{:.2f}"),
         )
 
 
 def summarise(results: Iterable[Result]) -> list[Summary]:
-    """One summary for each swarm, n and law, in the order of the results."""
-    groups: dict[tuple[str, int, str], list[Result]] = {}
+    """One summary for each task, swarm, n and law, in the order of the results."""
+    groups: dict[tuple[str, str, int, str], list[Result]] = {}
     for result in results:
-        groups.setdefault((result.swarm, result.n, result.law), []).append(result)
+        key = (result.task, result.swarm, result.n, result.law)
+        groups.setdefault(key, []).append(result)
     return [_summary(*key, members) for key, members in groups.items()]
 
 
-def _summary(swarm: str, n: int, law: str, members: Sequence[Result]) -> Summary:
+def failures(results: Iterable[Result]) -> list[str]:
+    """Which laws failed why, in a sentence for each cause."""
+    causes: dict[str, list[str]] = {}
+    for result in results:
+        if result.failure:
+            causes.setdefault(result.failure, []).append(f"{result.law} ({result.task})")
+    return [
+        f"{', '.join(dict.fromkeys(who))}: {len(who)} fits failed: {cause}"
+        for cause, who in causes.items()
+    ]
+
+
+def _summary(task: str, swarm: str, n: int, law: str, members: Sequence[Result]) -> Summary:
     good = [m for m in members if not m.failure]
 
     def median(score: str) -> float:
         return _average((getattr(m, score) for m in good), np.median)
 
     return Summary(
+        task,
         swarm,
         n,
         law,
@@ -77,6 +103,7 @@ def _summary(swarm: str, n: int, law: str, members: Sequence[Result]) -> Summary
         median("spearman"),
         median("regret"),
         _average((m.coverage for m in good), np.mean),
+        median("width"),
         median("seconds"),
     )
 
@@ -87,32 +114,39 @@ def _average(values: Iterable[float], kind: Callable[[list[float]], Any]) -> flo
     return float(kind(finite)) if finite else float("nan")
 
 
-def by_swarm(summaries: Iterable[Summary]) -> dict[str, dict[int, list[Summary]]]:
-    """Summaries by swarm and n, each in their order."""
-    tables: dict[str, dict[int, list[Summary]]] = {}
+Tables = dict[str, dict[str, dict[int, list[Summary]]]]
+
+
+def by_task(summaries: Iterable[Summary]) -> Tables:
+    """Summaries by task, swarm and n, each in their order."""
+    tables: Tables = {}
     for s in summaries:
-        tables.setdefault(s.swarm, {}).setdefault(s.n, []).append(s)
+        swarms = tables.setdefault(s.task, {})
+        swarms.setdefault(s.swarm, {}).setdefault(s.n, []).append(s)
     return tables
 
 
 def markdown(summaries: Iterable[Summary]) -> str:
-    """A section for each swarm with one table for each n."""
+    """A chapter for each task, with a section for each swarm and one table for each n."""
     lines = ["# How well laws predict held-out runs", "", NOTE]
-    for swarm, tables in by_swarm(summaries).items():
-        lines += ["", f"## {swarm}"]
-        for n, rows in tables.items():
-            draws = max(r.draws + r.failures for r in rows)
-            lines += ["", f"Fitted to {n} runs, {draws} draws.", ""]
-            lines += [_row(COLUMNS), _row(["---"] + ["---:"] * (len(COLUMNS) - 1))]
-            lines += [_row(r.cells()) for r in rows]
+    for task, swarms in by_task(summaries).items():
+        lines += ["", f"## {task}", "", MEANING[task]]
+        for swarm, tables in swarms.items():
+            lines += ["", f"### {task}: {swarm}"]
+            for n, rows in tables.items():
+                draws = max(r.draws + r.failures for r in rows)
+                lines += ["", f"Fitted to {n} runs, {draws} draws.", ""]
+                lines += [_row(COLUMNS), _row(["---"] + ["---:"] * (len(COLUMNS) - 1))]
+                lines += [_row(r.cells()) for r in rows]
     return "\n".join(lines) + "\n"
 
 
 NOTE = (
-    "Medians over the draws (coverage: mean). Error: mean relative error of the losses of held-out "
-    "runs. R2, Spearman: of the objective. Regret: the objective of the held-out run predicted "
-    "best minus the least, in units of the range. Coverage: held-out objectives in the 95 % "
-    "interval. A dash: the model does not say."
+    "Medians over the draws (cover: mean). Error: mean relative error of the losses of held-out "
+    "runs. R2, rho (Spearman): of the objective. Regret: the objective of the held-out run "
+    "predicted best minus the least, in units of the range. Cover: held-out objectives in the "
+    "95 % interval. Width: half of that interval, in standard deviations of the objective over "
+    "runs. A dash: the model does not say."
 )
 
 

@@ -1,30 +1,29 @@
 """Swarms: finished runs of one model scale with many mixtures, judged at equal tokens.
 
-Published swarms come as folders in the forms of `bimix_tune.curves.read_curves`; a file
-``meta.json`` beside them may say which domain a validation set belongs to (``own``). A swarm
-with known truth is made in code, so that a comparison of laws needs no data.
+A data set has a swarm for each scale with enough runs, and at most one `ScalePair`: many small
+runs and some big ones, to see what the small runs are worth.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 
-from bimix_tune.curves import LossCurve, read_curves
-from bimix_tune.errors import CurveError
-from bimix_tune.mixture import Mixture
+from bimix_tune.curves import LossCurve
+from bimix_tune.errors import ConfigError
+from bimix_tune.quantities import parse_count
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace, Target
-from bimix_tune.training.synthetic import SyntheticTrainer
 
 FEWEST_RUNS = 20
 """A scale with fewer runs leaves too few to judge by, and is no swarm."""
+FEWEST_SMALL, FEWEST_BIG = 15, 5
+"""Runs that make a scale the small or the big one of a pair."""
 MOST = 0.8
 """The judged token count is the greatest at which this share of the runs was measured."""
 
@@ -48,16 +47,21 @@ class Swarm:
     truth: Array | None = None
 
     @property
+    def scale(self) -> str:
+        """Label of the model size."""
+        return self.curves[0].scale
+
+    @cached_property
     def proportions(self) -> Array:
         """(N, K)."""
         return self.space.matrix([c.mixture for c in self.curves])
 
-    @property
+    @cached_property
     def final(self) -> Array:
         """Measured losses at the end, (N, V)."""
         return np.array([[c.final()[t] for t in self.space.target_names] for c in self.curves])
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Changes with the data, so that results of other data are not taken for these."""
         parts = [self.proportions, self.final, *(c.losses for c in self.curves)]
@@ -69,108 +73,99 @@ class Swarm:
         return digest.hexdigest()[:12]
 
 
-def load_swarms(folder: str | Path) -> list[Swarm]:
-    """All swarms in a folder of data sets, or in one data set; one for each model scale.
+@dataclass(frozen=True, eq=False)
+class ScalePair:
+    """Many runs of a small scale and some of a big one, of the same domains and targets.
 
-    A data set is a folder with ``runs.csv`` and ``losses.csv`` or ``curves.jsonl``.
-
-    Raises:
-        CurveError: There is no such folder, no data set in it, or none with enough runs.
+    Args:
+        name: Of the data set and both scales.
+        small: N runs.
+        big: M runs; its losses are predicted.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CurveError(f"no such folder: {folder}")
-    places = [p for p in (folder, *sorted(folder.iterdir())) if _holds_runs(p)]
-    if not places:
-        raise CurveError(
-            f"{folder} holds no swarm: expected runs.csv + losses.csv or curves.jsonl in it "
-            "or in its subfolders"
-        )
-    swarms = [s for p in places for s in swarms_of(p.name, read_curves(p), _owners(p))]
-    if not swarms:
-        raise CurveError(
-            f"{folder} holds no swarm: no model scale has {FEWEST_RUNS} runs that were all "
-            "measured at one token count"
-        )
-    return swarms
+
+    name: str
+    small: Swarm
+    big: Swarm
+
+    @cached_property
+    def digest(self) -> str:
+        """Of both."""
+        return hashlib.sha256((self.small.digest + self.big.digest).encode()).hexdigest()[:12]
 
 
-def swarms_of(
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """What can be measured on the runs of one data set.
+
+    Args:
+        name: Name of the data set.
+        swarms: One for each scale with at least `FEWEST_RUNS` runs, the smallest first.
+        pair: The smallest scale with `FEWEST_SMALL` runs and the largest with `FEWEST_BIG`.
+        unpaired: Why there is no pair, or empty.
+    """
+
+    name: str
+    swarms: tuple[Swarm, ...]
+    pair: ScalePair | None = None
+    unpaired: str = ""
+
+
+def data_set(
     name: str, curves: Sequence[LossCurve], own: Mapping[str, str | None] | None = None
-) -> list[Swarm]:
-    """One swarm for each scale that has enough runs.
+) -> DataSet:
+    """The swarms and the pair of scales in runs of any scales.
 
     If some targets are named after domains, the others are taken for parts of them and left
     out: they would count twice.
 
     Args:
         name: Name of the data set.
-        curves: Runs of any scales.
+        curves: Its runs.
         own: The domain of each target; None: the domain of the same name.
     """
-    swarms = []
+    found = []
     for scale in dict.fromkeys(c.scale for c in curves):
         members = [c for c in curves if c.scale == scale]
-        domains, targets = members[0].mixture.names, members[0].targets
-        named = [t for t in targets if t in domains] or list(targets)
-        owner = {t: t if t in domains else None for t in named} if own is None else own
-        space = SearchSpace(domains, [Target(t, domain=owner.get(t)) for t in named])
-        swarm = _at_equal_tokens(f"{name} {scale}".strip(), space, members)
+        swarm = _at_equal_tokens(f"{name} {scale}".strip(), _space(members[0], own), members)
         if swarm is not None:
-            swarms.append(swarm)
-    return swarms
+            found.append(swarm)
+    found.sort(key=lambda s: _parameters(s.scale) or 0)
+    pair = _pair(name, found)
+    why = "" if pair else f"no scale of {FEWEST_SMALL} runs below one of {FEWEST_BIG}"
+    return DataSet(name, tuple(s for s in found if len(s.curves) >= FEWEST_RUNS), pair, why)
 
 
-def synthetic_swarm(runs: int = 96, domains: int = 6, seed: int = 0, noise: float = 0.005) -> Swarm:
-    """Runs of BiMix with transfer (`bimix_tune.training.synthetic`), whose truth is known.
-
-    Args:
-        runs: N; mixtures are uniform on the simplex.
-        domains: K, and as many targets.
-        seed: Of the coefficients, the mixtures and the noise.
-        noise: Relative standard deviation of a run's losses.
-    """
-    names = tuple(f"domain {i}" for i in range(domains))
-    trainer = SyntheticTrainer(domains=names, problem=seed, noise=noise)
-    shares = np.random.default_rng(seed).dirichlet(np.ones(domains), size=runs)
-    curves, truth = [], []
-    for number, row in enumerate(shares):
-        mixture = Mixture(names, row)
-        points = list(trainer.run(mixture, seed))
-        curves.append(
-            LossCurve(
-                mixture,
-                [p.tokens for p in points],
-                [[p.losses[n] for n in names] for p in points],
-                decayed=[p.decayed for p in points],
-                run=str(number),
-            )
-        )
-        expected = trainer.expected(mixture, trainer.tokens, decayed=True)
-        truth.append([expected[n] for n in names])
-    space = SearchSpace(names)
-    return Swarm("synthetic", space, float(trainer.tokens), tuple(curves), np.array(truth))
+def _space(curve: LossCurve, own: Mapping[str, str | None] | None) -> SearchSpace:
+    domains, targets = curve.mixture.names, curve.targets
+    named = [t for t in targets if t in domains] or list(targets)
+    owner = {t: t if t in domains else None for t in named} if own is None else own
+    return SearchSpace(domains, [Target(t, domain=owner.get(t)) for t in named])
 
 
-def _holds_runs(path: Path) -> bool:
-    tables = (path / "runs.csv").is_file() and (path / "losses.csv").is_file()
-    return tables or (path / "curves.jsonl").is_file()
-
-
-def _owners(folder: Path) -> dict[str, str | None] | None:
-    """The map ``own`` of ``meta.json`` with the names that `read_curves` gives the targets."""
-    path = folder / "meta.json"
-    if not path.exists():
+def _pair(name: str, swarms: Iterable[Swarm]) -> ScalePair | None:
+    """The smallest of many runs, and the largest of some."""
+    sized = [(size, s) for s in swarms if (size := _parameters(s.scale)) is not None]
+    small = min((p for p in sized if len(p[1].curves) >= FEWEST_SMALL), default=None, key=_size)
+    big = max((p for p in sized if len(p[1].curves) >= FEWEST_BIG), default=None, key=_size)
+    if small is None or big is None or small[0] >= big[0]:
         return None
+    return ScalePair(f"{name} {small[1].scale} to {big[1].scale}", small[1], big[1])
+
+
+def _size(sized: tuple[int, Swarm]) -> int:
+    return sized[0]
+
+
+def _parameters(scale: str) -> int | None:
+    """The number that a label such as 70M means; None if it is of another kind."""
     try:
-        own = json.loads(path.read_text(encoding="utf-8")).get("own")
-        return None if own is None else {k.removeprefix("loss_"): v for k, v in own.items()}
-    except (ValueError, AttributeError) as error:
-        raise CurveError(f"{path}: expected an object with a map `own`: {error}") from error
+        return parse_count(scale)
+    except ConfigError:
+        return None
 
 
 def _at_equal_tokens(name: str, space: SearchSpace, curves: Sequence[LossCurve]) -> Swarm | None:
-    """The runs measured at the judged token count, cut there; None if they are too few.
+    """The runs measured at the judged token count, cut there; None if it is of too few runs.
 
     Where most runs have one checkpoint only, the earlier ones of the others are dropped.
     """
@@ -180,8 +175,8 @@ def _at_equal_tokens(name: str, space: SearchSpace, curves: Sequence[LossCurve])
     if not shared:
         return None
     end = shared[0]
-    cut = [_until(c, end) for c, m in zip(curves, measured, strict=True) if end in m]
-    if len(cut) < FEWEST_RUNS:
+    cut = [until(c, end) for c, m in zip(curves, measured, strict=True) if end in m]
+    if len(cut) < FEWEST_BIG:
         return None
     if np.median([len(c.tokens) for c in cut]) < 2:
         cut = [_rows(c, c.tokens == end) for c in cut]
@@ -195,7 +190,8 @@ def _measured(curve: LossCurve, space: SearchSpace) -> set[float]:
     return set(curve.tokens[complete].tolist())
 
 
-def _until(curve: LossCurve, end: float) -> LossCurve:
+def until(curve: LossCurve, end: float) -> LossCurve:
+    """The checkpoints up to a number of tokens, of which there must be one."""
     return _rows(curve, curve.tokens <= end)
 
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from bimix_tune.atomic import write_atomic
 from bimix_tune.benchmark import (
+    RUNS,
+    TASKS,
+    DataSet,
     Result,
-    Swarm,
+    choose,
     compare_laws,
     contenders,
-    load_swarms,
-    synthetic_swarm,
+    fetch_regmix,
+    load_data,
+    markdown,
+    summarise,
+    synthetic_data,
+    write_page,
 )
-from bimix_tune.benchmark.summary import COLUMNS, NOTE, Summary, by_swarm, markdown, summarise
-from bimix_tune.errors import ConfigError
+from bimix_tune.benchmark.folders import holds_runs
+from bimix_tune.benchmark.summary import failures
+from bimix_tune.cli.benchmark_tables import summary_tables
+from bimix_tune.config import CACHE
+from bimix_tune.errors import ConfigError, MissingExtraError
 
 benchmark = typer.Typer(
     help="Measure how good laws are on finished runs.", no_args_is_help=True, add_completion=False
@@ -30,75 +38,131 @@ benchmark = typer.Typer(
 console = Console(highlight=False, markup=False, emoji=False)
 
 
-@benchmark.callback()
-def _group() -> None:
-    """Measure how good laws are on finished runs."""
-
-
 @benchmark.command("laws")
 def laws_command(
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of swarms (runs.csv + losses.csv); default: an invented one."),
+        typer.Option(
+            help="Folder of data sets (runs.csv + losses.csv); default: what `fetch` has "
+            "fetched, or else invented runs."
+        ),
+    ] = None,
+    swarms: Annotated[
+        str | None, typer.Option(help="Some data sets, or some of their scales; default all.")
     ] = None,
     laws: Annotated[
         str | None, typer.Option(help="Laws and peers, such as bimix,auto,mean; default all.")
     ] = None,
-    runs: Annotated[str, typer.Option(help="Numbers of runs to fit.")] = "8,16,32",
+    tasks: Annotated[str, typer.Option(help="What to predict.")] = ",".join(TASKS),
+    runs: Annotated[str, typer.Option(help="Numbers of runs to fit.")] = ",".join(map(str, RUNS)),
     draws: Annotated[int, typer.Option(help="Random draws of so many runs.")] = 10,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path(
         "runs/benchmark-laws"
     ),
-    workers: Annotated[int, typer.Option(help="Processes of one thread each.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Ray workers of one thread; default: all CPUs; 0: this process."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to attach to: host:port or auto.")
+    ] = None,
 ) -> None:
     """Compare how well laws predict runs that they were not fitted to.
 
-    Stopped, the same command continues.
+    Three tasks: `final` (the losses of other runs), `extrapolate` (the same from the first 40 %
+    of the tokens) and `scales` (big runs from a few of them and many small ones). Stopped, the
+    same command continues.
 
     Example: `bimix-tune benchmark laws --data swarms --runs 8,16 --laws bimix,transfer,mean`
     """
     names, notes = contenders(None if laws is None else _split(laws))
-    swarms = [synthetic_swarm()] if data is None else load_swarms(data)
-    if data is None:
-        notes.append("no --data: on an invented swarm, whose truth is BiMix with transfer")
+    sets = _data(data, notes)
+    if swarms is not None:
+        sets = choose(sets, _split(swarms))
     for note in notes:
-        console.print(f"note: {note}", style="yellow", markup=False)
-    for swarm in swarms:
-        k, v = len(swarm.space.names), len(swarm.space.target_names)
-        console.print(f"  {swarm.name}: {len(swarm.curves)} runs, {k} domains, {v} targets")
-    counts = [_integer(n) for n in _split(runs)]
+        _note(note)
+    _describe(sets)
+    plan = {"laws": names, "tasks": _split(tasks), "runs": [_integer(n) for n in _split(runs)]}
+    plan |= {"draws": draws, "workers": workers, "address": address}
     try:
-        results = _with_progress(swarms, output, names, counts, draws, workers)
+        results = _with_progress(sets, output, plan)
     except KeyboardInterrupt:
         console.print("stopped; what was measured is kept: the same command continues")
         raise typer.Exit(130) from None
-    summaries = summarise(results)
-    write_atomic(output / "table.md", markdown(summaries))
-    for table in _tables(summaries):
-        console.print(table)
-    console.print(f"tables: {output / 'table.md'}", soft_wrap=True)
+    _show(results, output)
 
 
-def _with_progress(
-    swarms: Sequence[Swarm],
-    output: Path,
-    laws: Sequence[str],
-    runs: Sequence[int],
-    draws: int,
-    workers: int,
-) -> list[Result]:
+@benchmark.command("fetch")
+def fetch_command(
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of data sets; default: in the user's cache.")
+    ] = None,
+) -> None:
+    """Download the published runs of RegMix (0.3 MB, MIT), checked by their SHA-256.
+
+    Example: `bimix-tune benchmark fetch`
+    """
+    place = fetch_regmix(output or _cache(), lambda step: console.print(f"  {step}", style="dim"))
+    console.print(f"data set: {place}", soft_wrap=True)
+
+
+def _cache() -> Path:
+    """Where `fetch` puts data sets."""
+    return CACHE.expanduser() / "swarms"
+
+
+def _data(folder: Path | None, notes: list[str]) -> list[DataSet]:
+    if folder is not None:
+        return load_data(folder)
+    if _cache().is_dir() and any(map(holds_runs, _cache().iterdir())):
+        return load_data(_cache())
+    notes.append(
+        "no --data: on invented runs, whose truth is BiMix with transfer; for published ones: "
+        "bimix-tune benchmark fetch"
+    )
+    return [synthetic_data()]
+
+
+def _describe(sets: Sequence[DataSet]) -> None:
+    for d in sets:
+        for swarm in d.swarms:
+            k, v = len(swarm.space.names), len(swarm.space.target_names)
+            console.print(f"  {swarm.name}: {len(swarm.curves)} runs, {k} domains, {v} targets")
+        if d.pair is not None:
+            small, big = len(d.pair.small.curves), len(d.pair.big.curves)
+            console.print(f"  {d.pair.name}: {small} and {big} runs")
+
+
+def _with_progress(sets: Sequence[DataSet], output: Path, plan: dict[str, Any]) -> list[Result]:
     columns = (TextColumn("  fits"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("fits", total=None)
         return compare_laws(
-            swarms,
+            sets,
             output,
-            laws=laws,
-            runs=runs,
-            draws=draws,
-            workers=workers,
+            **plan,
             monitor=lambda done, total: progress.update(bar, completed=done, total=total),
+            say=_note,
         )
+
+
+def _show(results: Sequence[Result], output: Path) -> None:
+    """Tables on the terminal and in files, and the page."""
+    summaries = summarise(results)
+    write_atomic(output / "table.md", markdown(summaries))
+    for table in summary_tables(summaries):
+        console.print(table)
+    for failure in failures(results):
+        _note(failure)
+    console.print(f"tables: {output / 'table.md'}", soft_wrap=True)
+    try:
+        console.print(f"report: {write_page(summaries, output / 'report.html')}", soft_wrap=True)
+    except MissingExtraError as error:
+        _note(str(error))
+
+
+def _note(text: str) -> None:
+    console.print(f"note: {text}", style="yellow", soft_wrap=True)
 
 
 def _split(text: str) -> list[str]:
@@ -110,18 +174,3 @@ def _integer(text: str) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(f"--runs takes whole numbers such as 8,16, but got {text!r}") from None
-
-
-def _tables(summaries: Sequence[Summary]) -> Iterator[RenderableType]:
-    """One table for each swarm, with a section for each n."""
-    for swarm, sections in by_swarm(summaries).items():
-        table = Table(title=swarm, title_justify="left", header_style="bold")
-        table.add_column("runs", justify="right")
-        for column in COLUMNS:
-            table.add_column(column, justify="left" if column == "law" else "right")
-        for n, rows in sections.items():
-            for at, row in enumerate(rows):
-                table.add_row("" if at else str(n), *row.cells())
-            table.add_section()
-        yield table
-    yield Text(NOTE, style="dim")

@@ -31,13 +31,14 @@ OBJECT_STORE_BYTES = 200_000_000
 """Only trainers and checkpoints travel; Ray's default would claim 30 % of the memory."""
 
 
-def connect(address: str | None) -> contextlib.ExitStack:
+def connect(address: str | None, otherwise: str = "use `executor: local`") -> contextlib.ExitStack:
     """Make sure that this process is connected to Ray.
 
     Args:
         address: ``host:port`` of a running cluster, or ``"auto"`` for the one on this machine.
             None means the environment variable ``RAY_ADDRESS``, else a new cluster on this
             machine. A connection that this process already has is used as it is.
+        otherwise: What a user can do without Ray, for the errors.
 
     Returns:
         What to close in the end: it shuts down a cluster that was started, or leaves one that
@@ -57,7 +58,7 @@ def connect(address: str | None) -> contextlib.ExitStack:
         )
     own = address == "local"
     if not own and address != "auto":
-        _probe(address)
+        _probe(address, otherwise)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if own:
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
@@ -68,7 +69,7 @@ def connect(address: str | None) -> contextlib.ExitStack:
         what = "start on this machine" if own else f"connect to the cluster {address!r}"
         mend = "mend that" if own else "check Ray's version, and RAY_AUTH_MODE=token with the token"
         raise ExecutorError(
-            f"Ray cannot {what} ({one_line(error)}); {mend}, or use `executor: local`"
+            f"Ray cannot {what} ({one_line(error)}); {mend}, or {otherwise}"
         ) from error
     connection.enter_context(_hushed())
     connection.callback(ray.shutdown)  # before the notices are let through again
@@ -150,7 +151,7 @@ def _live_nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _probe(address: str) -> None:
+def _probe(address: str, otherwise: str) -> None:
     """Fail fast where nothing listens."""
     host, _, port = address.rpartition(":")
     try:
@@ -160,7 +161,7 @@ def _probe(address: str) -> None:
     except OSError as error:
         raise ExecutorError(
             f"no Ray cluster answers at {address!r} ({one_line(error)}); start one with "
-            "`ray start --head`, correct the address, or use `executor: local`"
+            f"`ray start --head`, correct the address, or {otherwise}"
         ) from error
 
 

@@ -1,16 +1,21 @@
-"""Small swarms, and tables of them on disk."""
+"""Small data sets, and tables of them on disk."""
 
 import csv
 import json
 
 import pytest
 
-from bimix_tune.benchmark import synthetic_swarm
+from bimix_tune.benchmark import synthetic_data, synthetic_swarm
 
 
 @pytest.fixture
 def swarm():
     return synthetic_swarm(runs=24, domains=3)
+
+
+@pytest.fixture
+def data():
+    return synthetic_data(runs=24, domains=3)
 
 
 @pytest.fixture

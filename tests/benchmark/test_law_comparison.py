@@ -1,33 +1,37 @@
 import dataclasses
-import importlib.util
+import json
+import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
-from bimix_tune.benchmark import compare_laws, contenders, read_results
-from bimix_tune.benchmark.law_comparison import _tasks, judge
+from bimix_tune.benchmark import compare_laws, read_results
+from bimix_tune.benchmark.judging import judge
+from bimix_tune.benchmark.tasks import plan
 from bimix_tune.errors import ConfigError
-from bimix_tune.laws import LAWS
 
-PLAN = {"laws": ["bimix", "mean"], "runs": [6], "draws": 2}
+PLAN = {"laws": ["bimix", "mean"], "tasks": ["final"], "runs": [6], "draws": 2}
+HERE = {"workers": 0}
 
 
 def without_time(results):
-    return sorted(dataclasses.astuple(dataclasses.replace(r, seconds=0.0)) for r in results)
+    return sorted(str(dataclasses.replace(r, seconds=0.0)) for r in results)
 
 
-def test_an_interrupted_comparison_continues(swarm, tmp_path):
+def test_an_interrupted_comparison_continues(data, tmp_path):
     seen = []
-    whole = compare_laws([swarm], tmp_path / "a", **PLAN)
+    whole = compare_laws([data], tmp_path / "a", **PLAN, **HERE)
     kept = (tmp_path / "a" / "results.jsonl").read_text().splitlines(keepends=True)
     path = tmp_path / "b" / "results.jsonl"
     path.parent.mkdir()
     path.write_text("".join(kept[:2]) + kept[2][:40])
-    again = compare_laws([swarm], path.parent, monitor=lambda *a: seen.append(a), **PLAN)
+    again = compare_laws([data], path.parent, monitor=lambda *a: seen.append(a), **PLAN, **HERE)
     assert seen == [(3, 4), (4, 4)]
     assert path.read_text().startswith("".join(kept[:2]))
-    assert str(without_time(again)) == str(without_time(whole))
+    assert without_time(again) == without_time(whole)
     assert [(r.law, r.draw) for r in again] == [
         ("bimix", 0),
         ("bimix", 1),
@@ -37,99 +41,80 @@ def test_an_interrupted_comparison_continues(swarm, tmp_path):
     assert len(read_results(path)) == 4
 
 
-def test_nothing_is_measured_twice_nor_taken_for_other_data(swarm, tmp_path):
-    tasks = list(_tasks(swarm, **PLAN))
+def test_nothing_is_measured_twice(data, tmp_path):
+    tasks, _ = plan([data], PLAN["laws"], PLAN["tasks"], PLAN["runs"], PLAN["draws"])
     path = tmp_path / "results.jsonl"
     path.write_text("".join(judge(t).to_json() + "\n" for t in tasks))
     before = path.read_text()
-    assert len(compare_laws([swarm], tmp_path, **PLAN)) == 4
+    assert len(compare_laws([data], tmp_path, **PLAN)) == 4  # without starting workers
     assert path.read_text() == before
-    other = dataclasses.replace(swarm, curves=swarm.curves[1:], truth=swarm.truth[1:])
-    assert not {t.key.key for t in _tasks(other, **PLAN)} & {t.key.key for t in tasks}
 
 
-def test_all_laws_get_the_same_draws_and_no_run_twice(swarm):
-    tasks = list(_tasks(swarm, ["bimix", "mean"], [6, 8, 20], 3))
-    assert len(tasks) == 2 * 2 * 3  # 20 of 24 would leave too few
-    by_key = {(t.key.law, t.key.n, t.key.draw): t for t in tasks}
-    drawn = set()
-    for n in (6, 8):
-        for draw in range(3):
-            one, two = by_key["bimix", n, draw], by_key["mean", n, draw]
-            names = [c.run for c in one.fitted]
-            assert names == [c.run for c in two.fitted]
-            assert len(names) == n
-            assert len(one.r) == 24 - n
-            held_out = {tuple(row) for row in one.r}
-            assert not held_out & {tuple(c.mixture.proportions) for c in one.fitted}
-            drawn.add(tuple(names))
-    assert len(drawn) == 6
+def test_results_of_other_code_are_measured_anew(data, tmp_path):
+    compare_laws([data], tmp_path, **PLAN, **HERE)
+    path = tmp_path / "results.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line | {"code": "old"}) + "\n" for line in lines))
+    compare_laws([data], tmp_path, **PLAN, **HERE)
+    assert len(read_results(path)) == 8
 
 
-@pytest.mark.parametrize("law", [*LAWS, "auto"])
-def test_laws_are_judged_with_their_interval(swarm, law):
-    (task,) = _tasks(swarm, [law], [12], 1)
-    result = judge(task)
-    assert result.failure == ""
-    assert result.error < 0.05
-    assert 0.0 <= result.coverage <= 1.0
-    assert result.seconds > 0
+def test_a_killed_comparison_continues(tmp_path):
+    """SIGKILL in the middle, as a crash would have it."""
+    arguments = ["--laws", "auto", "--runs", "8,16,32", "--tasks", "final", "--output", "out"]
+    command = [sys.executable, "-m", "bimix_tune", "benchmark", "laws", *arguments]
+    command += ["--workers", "0"]
+    path = tmp_path / "out" / "results.jsonl"
+    environment = {"cwd": tmp_path, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen(command, **environment) as process:
+        until = time.monotonic() + 60
+        while not (path.exists() and path.read_text().count("\n") >= 3):
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    kept = path.read_text()
+    assert kept.count("\n") < 30
+    subprocess.run(command, check=True, timeout=120, **environment)
+    assert path.read_text().startswith(kept[: kept.rfind("\n") + 1])
+    assert len(read_results(path)) == 30
+    assert (tmp_path / "out" / "report.html").exists()
 
 
-def test_the_law_behind_the_synthetic_swarm_beats_the_mean(swarm):
-    transfer, mean = (judge(t) for t in _tasks(swarm, ["transfer", "mean"], [16], 1))
-    assert transfer.error < 0.3 * mean.error
-    assert transfer.spearman > 0.9
-    assert mean.spearman == 0.0
-    assert np.isnan(mean.coverage)
+def test_all_tasks_in_one_table(data, tmp_path):
+    found = compare_laws([data], tmp_path, **{**PLAN, "tasks": ["scales", "final"]}, **HERE)
+    assert [r.task for r in found] == ["final"] * 4 + ["scales"] * 12
+    assert {r.failure for r in found} == {""}
 
 
-def test_a_fit_that_fails_is_a_result(swarm):
-    (task,) = _tasks(swarm, ["bimix"], [6], 1)
+def test_a_fit_that_fails_is_a_result(data):
+    task = plan([data], ["bimix"], ["final"], [6], 1)[0][0]
     result = judge(dataclasses.replace(task, fitted=task.fitted[:1] * 6))
     assert result.failure.startswith("FitError: all 6 curves have the same mixture")
     assert np.isnan(result.error)
 
 
-def test_unknown_laws_are_refused():
-    with pytest.raises(ConfigError, match="unknown law 'bimx'; did you mean 'bimix'"):
-        contenders(["mean", "bimx"])
-    with pytest.raises(ConfigError, match="no law to compare: none was named"):
-        contenders([])
-
-
-def test_a_peer_without_its_library_is_left_out_with_a_word(monkeypatch):
-    everything = {*contenders()[0], "lightgbm", "gp-objective"}
-    assert {*LAWS, "auto", "mean", "paper", "exponential", "scaling-additive"} <= everything
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    names, notes = contenders()
-    assert everything - set(names) == {"lightgbm", "gp-objective"}
-    assert notes[0] == "lightgbm is left out: 'lightgbm' is not installed"
-    with pytest.raises(ConfigError, match="no law to compare: lightgbm is left out"):
-        contenders(["lightgbm"])
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"runs": [20, 40]}, r"must leave 5 to judge by, but got \[20, 40\] .*'synthetic': 24"),
+        ({"runs": [20, 40]}, r"must leave 5 to judge by, but got \[20, 40\] .*'synthetic 1M': 24"),
         ({"runs": [1, 8]}, "runs must be >= 2, but got 1"),
         ({"runs": []}, "runs must be >= 2, but got 0"),
         ({"draws": 0}, "draws must be >= 1, but got 0"),
-        ({"workers": 0}, "workers must be >= 1, but got 0"),
+        ({"workers": -1}, "workers must be >= 0, but got -1"),
+        ({"tasks": ["finale"]}, "unknown task 'finale'; did you mean 'final'"),
+        ({"tasks": []}, "nothing to measure"),
     ],
 )
-def test_a_plan_that_cannot_be_carried_out_is_refused(swarm, tmp_path, change, message):
+def test_a_plan_that_cannot_be_carried_out_is_refused(data, tmp_path, change, message):
     with pytest.raises(ConfigError, match=message):
-        compare_laws([swarm], tmp_path, **{**PLAN, **change})
+        compare_laws([data], tmp_path, **{**PLAN, **HERE, **change})
 
 
-def test_an_interrupt_leaves_the_rest_undone(swarm, tmp_path):
+def test_an_interrupt_leaves_the_rest_undone(data, tmp_path):
     def stop(done, total):
         raise KeyboardInterrupt
 
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        compare_laws([swarm], tmp_path, laws=["auto"], runs=[18], draws=1000, monitor=stop)
-    assert time.monotonic() - began < 15  # 1000 fits take longer
+        compare_laws([data], tmp_path, monitor=stop, **PLAN, **HERE)
     assert len(read_results(tmp_path / "results.jsonl")) == 1

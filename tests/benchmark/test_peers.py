@@ -23,16 +23,6 @@ def test_mean_is_the_mean():
     np.testing.assert_allclose(predicted.objective, 3.0)
 
 
-def test_a_published_law_is_fitted_to_the_ends_of_runs():
-    def truth(r):
-        return np.array([2.0, 3.0, 1.5]) * np.maximum(r, 5e-4) ** -np.array([0.1, 0.3, 0.0])
-
-    fresh = mixtures(40, seed=1)
-    predicted = PEERS["paper"](mixtures(4), truth(mixtures(4)), SPACE)(fresh)
-    np.testing.assert_allclose(predicted.losses, truth(fresh), rtol=1e-6)
-    np.testing.assert_allclose(predicted.objective, predicted.losses.mean(axis=1))
-
-
 def test_gp_objective_interpolates_and_knows_where_it_does_not():
     pytest.importorskip("sklearn")
 

@@ -4,6 +4,7 @@ import pytest
 
 from bimix_tune.benchmark import Result, markdown, read_results, summarise
 from bimix_tune.benchmark.results import append_result, drop_torn_line
+from bimix_tune.benchmark.summary import failures
 from bimix_tune.errors import CurveError
 
 
@@ -61,7 +62,7 @@ def test_summaries_are_medians_but_coverage_is_a_mean():
     assert summary.coverage == pytest.approx(0.8)
     assert math.isnan(summary.spearman)
     cells = summary.cells()
-    assert cells == ("bimix (1 failed)", "2.00 %", "0.500", "–", "–", "80 %", "2.000")
+    assert cells == ("bimix, 1 failed", "2.00 %", "0.50", "–", "–", "80 %", "–", "2.00")
 
 
 def test_absurd_numbers_stay_short():
@@ -72,7 +73,24 @@ def test_absurd_numbers_stay_short():
 def test_markdown_has_a_table_for_each_swarm_and_n():
     results = [result(0, error=0.01), result(0, "mean", error=0.5)]
     results.append(Result("other", "abc", 16, 0, "mean", error=0.25))
+    results.append(Result("other", "abc", 16, 0, "mean", "extrapolate", error=0.0311))
     text = markdown(summarise(results))
-    assert text.count("| law |") == 2
-    assert "## pile\n\nFitted to 8 runs, 1 draws." in text
-    assert "| mean | 25.00 % |" in text.split("## other")[1]
+    assert text.count("| law |") == 3
+    assert "### final: pile\n\nFitted to 8 runs, 1 draws." in text
+    assert "| mean | 25.0 % |" in text.split("### final: other")[1]
+    assert "| mean | 3.11 % |" in text.split("### extrapolate: other")[1]
+
+
+def test_failures_are_said_once_for_each_cause():
+    results = [result(0), result(1, failure="FitError: no"), result(2, failure="FitError: no")]
+    results += [result(1, "auto", failure="FitError: no"), result(2, "mean", failure="Died: x")]
+    assert failures(results) == [
+        "bimix (final), auto (final): 3 fits failed: FitError: no",
+        "mean (final): 1 fits failed: Died: x",
+    ]
+
+
+def test_results_without_a_task_are_those_of_the_first(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"swarm": "a", "data": "b", "n": 8, "draw": 0, "law": "mean"}\n')
+    assert read_results(path)[0].key == ("final", "a", "b", "", 8, 0, "mean")

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from bimix_tune.benchmark.scores import Prediction, coverage, regret, score, spearman
+from bimix_tune.benchmark.scores import Prediction, coverage, regret, score, spearman, width
 
 HALVES = np.array([0.5, 0.5])
 
@@ -19,6 +19,7 @@ def test_scores_of_two_runs_by_hand():
     assert scores.spearman == pytest.approx(-1)
     assert scores.regret == 1.0
     assert scores.coverage == 0.5
+    assert scores.width == pytest.approx(1.96 * 0.5 / 0.25, rel=1e-4)
 
 
 def test_coverage_is_of_measured_losses_and_errors_are_of_the_truth():
@@ -34,6 +35,7 @@ def test_a_model_without_losses_or_interval_is_judged_by_its_objective():
     scores = score(Prediction(None, np.array([1.0, 3.0, 2.0])), truth, truth, np.ones(1))
     assert math.isnan(scores.error)
     assert math.isnan(scores.coverage)
+    assert math.isnan(scores.width)
     assert scores.spearman == pytest.approx(0.5)
 
 
@@ -46,7 +48,7 @@ def test_a_constant_ranks_nothing_and_its_regret_is_that_of_chance():
 def test_a_truth_without_differences_has_no_scores():
     flat = np.ones((3, 1))
     scores = score(Prediction(flat, np.arange(3.0)), flat, flat, np.ones(1))
-    assert all(math.isnan(v) for v in (scores.r2, scores.spearman, scores.regret))
+    assert all(math.isnan(v) for v in (scores.r2, scores.spearman, scores.regret, scores.width))
 
 
 def test_ties_share_their_rank():
@@ -58,3 +60,10 @@ def test_ties_share_their_rank():
 
 def test_no_interval_no_coverage():
     assert math.isnan(coverage(Prediction(None, np.ones(2)), np.ones(2)))
+
+
+def test_an_interval_of_the_spread_itself_is_two_deviations_wide():
+    measured = np.random.default_rng(0).normal(3.0, 0.2, 1000)
+    guess = Prediction(None, np.full(1000, 3.0), np.full(1000, measured.std()))
+    assert width(guess, measured) == pytest.approx(1.96, rel=1e-4)
+    assert coverage(guess, measured) == pytest.approx(0.95, abs=0.02)

@@ -30,7 +30,7 @@ FIRST = BASE + 1
 """Position of the first sqrt(T)."""
 
 TYPICAL_RHO = 0.6
-RHO_SPREAD = 0.5
+RHO_SPREAD = 1.0
 """Prior spread of logit rho (0.48 to 0.71), pooled over targets in fitting."""
 TRANSFER_SD = 0.3
 """Prior spread of sqrt(T): T is about 0.1 in the mean; pooled over a target in fitting."""

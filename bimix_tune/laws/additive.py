@@ -70,7 +70,7 @@ class Additive:
     def terms(self, theta: Array, space: SearchSpace, factor: Array) -> Terms:
         """A constant in place of each sum, and the sums' powers after all targets."""
         rows, k = _ownless(space), len(space.names)
-        c, alpha, eps, carriers = self._rest.terms(theta, space, factor)
+        c, alpha, eps, carriers, power = self._rest.terms(theta, space, factor)
         size = factor[..., rows, None] * theta[..., rows, 6:] ** 2 / alpha[..., rows, None]
         steep, floor = (np.broadcast_to(a[..., rows, None], size.shape) for a in (alpha, eps))
         alone = np.broadcast_to(np.eye(k), (*size.shape, k)).reshape(*size.shape[:-2], -1, k)
@@ -87,6 +87,7 @@ class Additive:
             joined(alpha, steep),
             joined(eps, floor),
             np.concatenate([carriers, alone], axis=-2),
+            joined(power, np.ones_like(size)),
         )
 
     def log_loss(

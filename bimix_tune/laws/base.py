@@ -165,4 +165,5 @@ def product(
 
 def product_terms(base: Array, carriers: Array, factor: Array) -> Terms:
     """The summands of a product law, one for each target; shapes as in `Law.terms`."""
-    return Terms(factor, np.exp(base[..., ALPHA]), np.exp(base[..., EPS]), carriers)
+    alpha, eps = (np.exp(base[..., i]) for i in (ALPHA, EPS))
+    return Terms(factor, alpha, eps, carriers, np.ones_like(alpha))

@@ -148,8 +148,7 @@ class LawFit:
             MixtureError: The mixtures have other domains, or are none.
         """
         terms = self.terms(tokens)
-        x = terms.eps + self._array(mixtures) @ terms.carriers.T
-        return np.asarray(-(terms.alpha * terms.c * x ** (-terms.alpha - 1.0)) @ terms.carriers)
+        return np.array([terms.gradient(r) for r in self._array(mixtures)])
 
     def terms(self, tokens: float) -> Terms:
         """The objective at one token count as a sum of powers.

@@ -91,9 +91,13 @@ def scale_into(v: Array, low: Array, high: Array) -> Array:
         The projection, (..., K).
     """
     largest = v.max(-1, keepdims=True)
-    v = np.where(largest > 0, np.maximum(v / np.where(largest > 0, largest, 1.0), 1e-12), 1.0)
+    v = np.where(largest > 0, v / np.where(largest > 0, largest, 1.0), 1.0)
+    absent = v <= 0
+    short = np.where(absent, low, high).sum(-1, keepdims=True) < 1.0
+    v = np.where(absent & ~short, 0.0, np.maximum(v, 1e-12))
+    tops = np.where(v > 0, np.maximum(high, 1e-12), 0.0) / np.where(v > 0, v, 1.0)
     t = 1.0 / v.sum(-1, keepdims=True)
-    lower, upper = np.zeros_like(t), (np.maximum(high, 1e-12) / v).max(-1, keepdims=True)
+    lower, upper = np.zeros_like(t), tops.max(-1, keepdims=True)
     for step in range(200):
         r = np.clip(t * v, low, high)
         gap = 1.0 - r.sum(-1, keepdims=True)

@@ -57,43 +57,58 @@ def settle(r: Array, low: Array, high: Array) -> Array:
     """Spread a rounding error of the sum over the free coordinates, so that it is exact.
 
     Args:
-        r: Within bounds, sum within 1e-3 or so of one, (K,).
+        r: Within bounds, sum within 1e-3 or so of one, (..., K).
         low: Lower bounds, (K,).
         high: Upper bounds, (K,).
 
     Returns:
-        Within bounds, sum one to 1e-15, (K,).
+        Within bounds, sum one to 1e-15, (..., K).
     """
     r = np.clip(r, low, high)
     for _ in range(8):
-        gap = 1.0 - r.sum()
-        room = (high - r) if gap > 0 else (r - low)
-        total = room.sum()
-        if abs(gap) < 1e-16 or total <= 0:
+        gap = 1.0 - r.sum(-1, keepdims=True)
+        if np.all(np.abs(gap) < 1e-16):
             break
-        r = np.clip(r + np.sign(gap) * room * min(abs(gap) / total, 1.0), low, high)
-    return r
+        room = np.where(gap > 0, high - r, r - low)
+        part = np.minimum(np.abs(gap) / np.maximum(room.sum(-1, keepdims=True), 1e-300), 1.0)
+        r = np.clip(r + np.sign(gap) * room * part, low, high)
+    return np.asarray(r)
 
 
 def scale_into(v: Array, low: Array, high: Array) -> Array:
     """Kullback-Leibler projection, ``argmin_r KL(r | v)`` under the bounds and ``sum(r) = 1``.
 
     The minimiser is ``clip(t * v, low, high)``: proportions keep their ratios where no bound
-    acts. A zero in ``v`` stays at its lower bound unless the others cannot reach one.
+    acts. A zero in ``v`` stays at its lower bound unless the others cannot reach one. The sum is
+    piecewise linear in t, and Newton's method, kept in a shrinking bracket, finds its t.
 
     Args:
-        v: Non-negative, (K,); all zero counts as all equal.
+        v: Non-negative, (..., K); all zero counts as all equal.
         low: Lower bounds, (K,), feasible together with ``high``.
         high: Upper bounds, (K,).
 
     Returns:
-        The projection, (K,).
+        The projection, (..., K).
     """
-    largest = v.max()
-    v = np.maximum(v / largest, 1e-12) if largest > 0 else np.ones_like(v)
-    top = (np.maximum(high, 1e-12) / v).max()
-    r = bisect_to_one(lambda t: np.clip(t * v, low, high), 0.0, top)
-    return settle(r, low, high)
+    largest = v.max(-1, keepdims=True)
+    v = np.where(largest > 0, v / np.where(largest > 0, largest, 1.0), 1.0)
+    absent = v <= 0
+    short = np.where(absent, low, high).sum(-1, keepdims=True) < 1.0
+    v = np.where(absent & ~short, 0.0, np.maximum(v, 1e-12))
+    tops = np.where(v > 0, np.maximum(high, 1e-12), 0.0) / np.where(v > 0, v, 1.0)
+    t = 1.0 / v.sum(-1, keepdims=True)
+    lower, upper = np.zeros_like(t), tops.max(-1, keepdims=True)
+    for step in range(200):
+        r = np.clip(t * v, low, high)
+        gap = 1.0 - r.sum(-1, keepdims=True)
+        if np.all(np.abs(gap) < 1e-15):
+            break
+        lower, upper = np.where(gap >= 0, t, lower), np.where(gap <= 0, t, upper)
+        moving = np.where((r > low) & (r < high), v, 0.0).sum(-1, keepdims=True)
+        newton = t + gap / np.maximum(moving, 1e-300)
+        fits = (newton > lower) & (newton < upper) & (step % 4 < 3)
+        t = np.where(fits, newton, 0.5 * (lower + upper))
+    return settle(np.clip(t * v, low, high), low, high)
 
 
 def dirichlet(
@@ -119,7 +134,7 @@ def dirichlet(
     """
     parameters = np.maximum(centre * concentration, 1e-3)
     draws = rng.dirichlet(parameters, size=size)
-    return np.stack([scale_into(r, low, high) for r in draws])
+    return scale_into(draws, low, high)
 
 
 def _ilr_basis(k: int) -> Array:

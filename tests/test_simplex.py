@@ -78,6 +78,22 @@ def test_scale_into_of_zeros():
     np.testing.assert_allclose(simplex.scale_into(np.zeros(3), low, high), np.full(3, 1 / 3))
 
 
+@given(boxes(), st.integers(0, 1000))
+def test_scale_into_takes_many(box, seed):
+    low, high = box
+    rng = np.random.default_rng(seed)
+    many = rng.gamma(0.1, size=(6, len(low))) * (rng.random((6, len(low))) < 0.7)
+    moved = simplex.scale_into(many, low, high)
+    for v, r in zip(many, moved, strict=True):
+        assert_mixture(r, low, high)
+        np.testing.assert_allclose(r, simplex.scale_into(v, low, high), atol=1e-9)
+
+
+def test_scale_into_keeps_zeros():
+    corner = np.eye(4)[1]
+    np.testing.assert_array_equal(simplex.scale_into(corner, np.zeros(4), np.ones(4)), corner)
+
+
 @given(boxes(), st.floats(-1e-3, 1e-3), st.integers(0, 7))
 def test_settle_makes_the_sum_exact(box, error, where):
     low, high = box

@@ -4,7 +4,8 @@ A ladder in which each rung contains the one below: `bimix` (own proportion), `t
 domains help too), and a process about it for what no law says. `auto`, the default, blends the
 rungs by how well they predict mixtures left out. For targets without own domain, `additive` (a sum
 over domains) and `linear` are there too. `fit` estimates a law; `optimise` finds the best mixture
-under it.
+under it,
+by the mean loss or another objective.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import numpy as np
 
 from bimix_tune.curves import LossCurve
 from bimix_tune.errors import FitError, did_you_mean
-from bimix_tune.laws import cross_validation, optimum
+from bimix_tune.laws import cross_validation
+from bimix_tune.laws.best import find_optimum, optimise
 from bimix_tune.laws.catalogue import LAWS
 from bimix_tune.laws.held_out import HeldOut
 from bimix_tune.laws.law_fit import LawFit, Model
 from bimix_tune.laws.observations import Observations, observe
+from bimix_tune.laws.optimum import Group, Optimum
 from bimix_tune.laws.scales import curves_at, smaller_sizes
 from bimix_tune.laws.warnings import warnings_of
-from bimix_tune.mixture import Mixture
 from bimix_tune.space import SearchSpace
 
-__all__ = ["LAWS", "HeldOut", "LawFit", "fit", "optimise"]
+__all__ = ["LAWS", "Group", "HeldOut", "LawFit", "Optimum", "find_optimum", "fit", "optimise"]
 
 
 def fit(
@@ -70,29 +72,6 @@ def fit(
     held_out = cross_validation.held_out(seen, left, space)
     factor = cross_validation.inflation(seen, left, model.noise, space)
     return _finished(law, model, seen, space, held_out, factor)
-
-
-def optimise(fit: LawFit, space: SearchSpace, tokens: float) -> Mixture:
-    """The mixture with the least predicted objective.
-
-    Args:
-        fit: A fitted law; its own space gives the targets and their weights.
-        space: Gives the bounds; its domains are those of the fit, in any order.
-        tokens: Training tokens at which losses are judged.
-
-    Raises:
-        FitError: The space has other domains than the fit, or ``tokens`` is not a finite
-            number > 0.
-    """
-    if set(space.names) != set(fit.space.names):
-        raise FitError(
-            f"the space to optimise over has domains {sorted(space.names)}, "
-            f"but the law was fitted to {sorted(fit.space.names)}"
-        )
-    order = [fit.space.names.index(name) for name in space.names]
-    terms = fit.all_terms(tokens)[0]
-    terms = terms._replace(carriers=terms.carriers[:, order])
-    return space.mixture(optimum.minimise(terms, space.low, space.high, space.prior))
 
 
 def _finished(

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bimix_tune.laws.base import ALPHA, EPS, MEAN, SMALLEST, Prior
-from bimix_tune.laws.optimum import Terms
+from bimix_tune.laws.terms import Terms
 from bimix_tune.laws.transfer import FIRST, Transfer
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace

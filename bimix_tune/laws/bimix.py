@@ -22,7 +22,7 @@ from bimix_tune.laws.base import (
     own_carriers,
     power_of,
 )
-from bimix_tune.laws.optimum import Terms
+from bimix_tune.laws.terms import Terms
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 

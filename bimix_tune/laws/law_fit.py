@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from bimix_tune.errors import FitError, MixtureError
 from bimix_tune.laws.held_out import HeldOut
-from bimix_tune.laws.optimum import Terms
 from bimix_tune.laws.surface import Blend, Shape, Surface
+from bimix_tune.laws.terms import Terms
 from bimix_tune.simplex import SUM_TOLERANCE, Array
 from bimix_tune.space import SearchSpace
 
@@ -81,6 +81,40 @@ class Certain:
 
 
 @dataclass(frozen=True, eq=False)
+class LossSurface:
+    """Losses at one token count as functions of the proportions.
+
+    Args:
+        surface: Log losses.
+        t: Tokens over the reference.
+        domains: Number K of domains.
+    """
+
+    surface: Surface
+    t: float
+    domains: int
+
+    def losses(self, r: Array) -> Array:
+        """(M, K) -> (M, V)."""
+        return np.asarray(np.exp(self.surface.log_loss(*self._at(r))).T)
+
+    @property
+    def slopes(self) -> Callable[[Array], Array] | None:
+        """Their derivatives by the proportions, (M, K) -> (M, V, K); None: not smooth."""
+        start = np.full((1, self.domains), 1.0 / self.domains)
+        return None if self.surface.slope(*self._at(start)) is None else self._slopes
+
+    def _slopes(self, r: Array) -> Array:
+        slope = self.surface.slope(*self._at(r))
+        assert slope is not None
+        loss = np.exp(self.surface.log_loss(*self._at(r)))
+        return np.asarray((loss[..., None] * slope).swapaxes(0, 1))
+
+    def _at(self, r: Array) -> tuple[Array, Array, Array]:
+        return r, np.full(len(r), self.t), np.ones(len(r))
+
+
+@dataclass(frozen=True, eq=False)
 class LawFit:
     """A law fitted to runs. Made by `bimix_tune.laws.fit`.
 
@@ -106,6 +140,14 @@ class LawFit:
     status: str
     warnings: tuple[str, ...] = ()
 
+    def losses_at(self, tokens: float) -> LossSurface:
+        """The losses at one token count, as the search for an optimum sees them.
+
+        Raises:
+            FitError: ``tokens`` is not a finite number > 0.
+        """
+        return LossSurface(self.model.surface, self._time(tokens), len(self.space.names))
+
     def predict(self, mixtures: Mixtures, tokens: float, decayed: bool | None = None) -> Array:
         """Losses of all targets.
 
@@ -126,7 +168,7 @@ class LawFit:
         at = self._at(mixtures, tokens, decayed is not False)
         return np.asarray(np.exp(self.model.surface.log_loss(*at)).T)
 
-    def slopes(self, mixtures: Mixtures, tokens: float) -> Array | None:
+    def gradient(self, mixtures: Mixtures, tokens: float) -> Array | None:
         """Derivatives of the losses by the proportions, each taken as free, (M, V, K).
 
         None if the law is not smooth.
@@ -135,23 +177,8 @@ class LawFit:
             FitError: ``tokens`` is not a finite number > 0.
             MixtureError: The mixtures have other domains, or are none.
         """
-        at = self._at(mixtures, tokens)
-        slope = self.model.surface.slope(*at)
-        if slope is None:
-            return None
-        return np.asarray(
-            (np.exp(self.model.surface.log_loss(*at))[..., None] * slope).swapaxes(0, 1)
-        )
-
-    def gradient(self, mixtures: Mixtures, tokens: float) -> Array | None:
-        """Derivatives of the weighted mean of the losses by the proportions, (M, K).
-
-        Raises:
-            FitError: ``tokens`` is not a finite number > 0.
-            MixtureError: The mixtures have other domains, or are none.
-        """
-        slopes = self.slopes(mixtures, tokens)
-        return None if slopes is None else np.einsum("v,mvk->mk", self.space.weights, slopes)
+        slopes = self.losses_at(tokens).slopes
+        return None if slopes is None else slopes(self._array(mixtures))
 
     def objective(
         self, mixtures: Mixtures, tokens: float, noise: bool = True

@@ -16,7 +16,7 @@ import numpy as np
 
 from bimix_tune.laws.base import ALPHA, BASE, EPS, Prior
 from bimix_tune.laws.bimix import Bimix
-from bimix_tune.laws.optimum import Terms
+from bimix_tune.laws.terms import Terms
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 

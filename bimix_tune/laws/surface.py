@@ -9,7 +9,7 @@ import numpy as np
 
 from bimix_tune.laws.base import BASE, Law, growth
 from bimix_tune.laws.kernel import Kernel
-from bimix_tune.laws.optimum import Terms
+from bimix_tune.laws.terms import Terms
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from bimix_tune.laws.base import ALPHA, BASE, EPS, SMALLEST, Prior, own_carriers, power_of
 from bimix_tune.laws.bimix import POOLS, Bimix
-from bimix_tune.laws.optimum import Terms
+from bimix_tune.laws.terms import Terms
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from bimix_tune.laws.base import ALPHA, EPS, Prior
 from bimix_tune.laws.bimix import POOLS, Bimix
-from bimix_tune.laws.optimum import Terms
+from bimix_tune.laws.terms import Terms
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 

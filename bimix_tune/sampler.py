@@ -200,7 +200,9 @@ class BiMixSampler(BaseSampler):
         with self._lock:
             if self._fitted[0] != key:
                 try:
-                    self._fitted = (key, fit(curves, space, self._law))
+                    last = self._fitted[1]
+                    law = fit(curves, space, self._law, before=last, judge=False)
+                    self._fitted = (key, law)
                 except FitError as error:
                     if curves:
                         logger.warning("no law yet, the start-up design goes on: %s", error)

@@ -28,6 +28,8 @@ FEWEST_ROUNDS = 3
 SETTLED = 0.05
 """Change of the log variance of the noise that ends the rounds."""
 STEPS = 60
+PRECISE = 1e-6
+"""Relative decrease of the cost that ends a least-squares problem of a round."""
 BATCH_FLOATS = 16_000_000
 """Size of the derivatives of one block of targets (128 MB)."""
 ALL = slice(None)
@@ -156,7 +158,7 @@ def _solved(
         weight = now.weight[part]
         start = now.theta[part]
         solution = least_squares.solve(
-            problem.predict, problem.y, weight, mean, precision, start, squares, STEPS
+            problem.predict, problem.y, weight, mean, precision, start, squares, STEPS, PRECISE
         )
         f, jacobian = problem.predict(solution.theta)
         theta[part], residual[part] = solution.theta, problem.y - f

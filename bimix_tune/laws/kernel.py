@@ -36,7 +36,7 @@ TARGET_SD = 0.7
 """Prior spread of log size and log noise of a target about their means over the targets."""
 JITTER = 1e-7
 STEPS = 60
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5
 """Relative change of the log density that ends the search."""
 MOST_RUNS = 128
 """Runs used to choose hyperparameters; with more they hardly change, and time grows as the cube."""

@@ -105,6 +105,19 @@ def test_a_missing_end_is_lifted_for_its_target_alone():
     assert seen.weight[0, -1] == 1 and 0 < seen.weight[1, -1] < 1
 
 
+def test_a_missing_end_that_cannot_be_lifted_counts_where_it_was_last_measured():
+    """For its target alone: here no run measured the second one at the end."""
+    curves = []
+    for run in random_curves(3):
+        y = np.log(run.losses)
+        y[-1, 1] = np.nan
+        curves.append(curve(float(run.mixture["a"]), y))
+    seen = observe(curves, SPACE)
+    np.testing.assert_allclose(seen.log_loss, [logs(curves)[:, 2, 0], logs(curves)[:, 1, 1]])
+    assert np.all(seen.tokens.T == [4e6, 2e6]) and np.all(seen.decayed.T == [1, 0])
+    assert np.all(seen.weight == 1)
+
+
 def test_a_target_that_a_run_lacks_has_no_weight():
     whole = random_curves(3)
     y = np.log(whole[0].losses)

@@ -20,6 +20,7 @@ from bimix_tune.laws.catalogue import LAWS
 from bimix_tune.laws.held_out import HeldOut
 from bimix_tune.laws.law_fit import LawFit, Model
 from bimix_tune.laws.observations import Observations, observe
+from bimix_tune.laws.peers import PEERS
 from bimix_tune.laws.scales import curves_at, smaller_sizes
 from bimix_tune.laws.warnings import warnings_of
 from bimix_tune.mixture import Mixture
@@ -40,7 +41,7 @@ def fit(
     """Fit a law to all checkpoints of all curves.
 
     Curves of several scales (model sizes) make one fit: the law is that of one scale, and the
-    smaller ones are where it starts from.
+    smaller ones are where it starts from. Published laws take no notice of smaller ones.
 
     Args:
         curves: Runs, finished or not, of at least two mixtures. Targets that the space does
@@ -60,7 +61,7 @@ def fit(
         raise FitError(f"unknown law {law!r}" + did_you_mean(law, LAWS))
     build = LAWS[law]
     at_scale, smaller = curves_at(curves, scale)
-    small = smaller_sizes(smaller, space, build)
+    small = None if law in PEERS else smaller_sizes(smaller, space, build)
     seen = observe(at_scale, space, 2 if small is None else 1)
     start = before.model if before is not None and before.law == law else None
     model = build(seen, space, start, small)

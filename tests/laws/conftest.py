@@ -10,7 +10,7 @@ import pytest
 
 from bimix_tune.curves import LossCurve
 from bimix_tune.laws import LAWS
-from bimix_tune.laws.peers import missing_library
+from bimix_tune.laws.peers import PEERS, missing_library
 from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace, Target
@@ -148,4 +148,16 @@ def _available(name: str) -> object:
 @pytest.fixture(params=[_available(name) for name in LAWS])
 def law(request: pytest.FixtureRequest) -> str:
     """Every law by name: what tests promise with it holds for all of them."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[name for name in LAWS if name not in PEERS])
+def our_law(request: pytest.FixtureRequest) -> str:
+    """Every law that has a posterior, by name."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[_available(name) for name in PEERS])
+def published_law(request: pytest.FixtureRequest) -> str:
+    """Every published law by name."""
     return str(request.param)

@@ -160,13 +160,12 @@ def test_order_makes_no_difference(law, example, synthetic):
 
 
 @pytest.mark.parametrize("factor", [0.01, 50.0])
-def test_the_unit_of_losses_makes_no_difference(law, factor, example, synthetic):
-    if law in PEERS:
-        pytest.skip("published laws penalise losses, not their logarithms")
+def test_the_unit_of_losses_makes_no_difference(our_law, factor, example, synthetic):
+    """Published laws penalise losses, not their logarithms."""
     curves = [synthetic.changed(c, losses=factor * c.losses) for c in example.curves]
-    found = fit(curves, example.known.space, law, judge=False)
+    found = fit(curves, example.known.space, our_law, judge=False)
     r = away_from_corners(9)
-    a, b = (f.predict(r, synthetic.END) for f in (found, example(law)))
+    a, b = (f.predict(r, synthetic.END) for f in (found, example(our_law)))
     np.testing.assert_allclose(a, factor * b, rtol=1e-3)
 
 

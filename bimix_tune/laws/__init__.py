@@ -23,11 +23,16 @@ from bimix_tune.laws.held_out import HeldOut
 from bimix_tune.laws.law_fit import LawFit, Model
 from bimix_tune.laws.observations import Observations, observe
 from bimix_tune.laws.optimum import Group, Optimum
+from bimix_tune.laws.peers import PEERS
 from bimix_tune.laws.scales import curves_at, smaller_sizes
 from bimix_tune.laws.warnings import warnings_of
 from bimix_tune.space import SearchSpace
 
 __all__ = ["LAWS", "Group", "HeldOut", "LawFit", "Optimum", "find_optimum", "fit", "optimise"]
+
+MANY_RUNS = 48
+"""With more, fits without some of the runs begin where the full one ended; with fewer that would
+flatter them."""
 
 
 def fit(
@@ -42,7 +47,7 @@ def fit(
     """Fit a law to all checkpoints of all curves.
 
     Curves of several scales (model sizes) make one fit: the law is that of one scale, and the
-    smaller ones are where it starts from.
+    smaller ones are where it starts from. Published laws take no notice of smaller ones.
 
     Args:
         curves: Runs, finished or not, of at least two mixtures. Targets that the space does
@@ -62,13 +67,14 @@ def fit(
         raise FitError(f"unknown law {law!r}" + did_you_mean(law, LAWS))
     build = LAWS[law]
     at_scale, smaller = curves_at(curves, scale)
-    small = smaller_sizes(smaller, space, build)
+    small = None if law in PEERS else smaller_sizes(smaller, space, build)
     seen = observe(at_scale, space, 2 if small is None else 1)
     start = before.model if before is not None and before.law == law else None
     model = build(seen, space, start, small)
     if not judge:
         return _finished(law, model, seen, space, HeldOut.nothing(space.weights), 1.0)
-    left = cross_validation.leave_out(lambda part: build(part, space, model, small), seen)
+    near = model if len(seen.r) > MANY_RUNS else None
+    left = cross_validation.leave_out(lambda part: build(part, space, near, small), seen)
     held_out = cross_validation.held_out(seen, left, space)
     factor = cross_validation.inflation(seen, left, model.noise, space)
     return _finished(law, model, seen, space, held_out, factor)

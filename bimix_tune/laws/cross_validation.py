@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from bimix_tune.laws.held_out import HeldOut
@@ -22,34 +23,53 @@ FOLDS = 8
 PRIOR_RUNS = 6.0
 """Runs that the stated deviation counts for beside those left out, when it is rescaled."""
 NORMAL_95 = 1.959964
+MEDIAN_NORMAL = 0.674490
+"""Median of the absolute value of a standard normal variable."""
+OUTLIER = 4.0
+"""Errors beyond so many typical ones are pulled in: one failed run of 40 made intervals tenfold."""
 
 
 class LeftOut(NamedTuple):
-    """Log losses of the runs predicted without them, (V, R), and their variances, (V, R)."""
+    """What fits to the other runs say of each run.
+
+    Args:
+        log_loss: Predictions, (V, R); NaN if not judged.
+        variance: Of the predictions, (V, R).
+        judged: Whether the other runs have all targets, without which there is no fit, (R,).
+    """
 
     log_loss: Array
     variance: Array
+    judged: NDArray[np.bool_]
 
 
 def leave_out(fit: Callable[[Observations], Model], seen: Observations) -> LeftOut:
     """Predict all runs of each of `FOLDS` parts of the mixtures by a fit to the others."""
     groups = seen.mixtures
     fold = np.random.default_rng(FOLDS).permutation(groups) % FOLDS
-    predicted, variance = np.empty_like(seen.log_loss), np.empty_like(seen.log_loss)
+    left = LeftOut(
+        np.full_like(seen.log_loss, np.nan),
+        np.full_like(seen.log_loss, np.nan),
+        np.zeros(len(seen.r), dtype=bool),
+    )
     for number in range(min(FOLDS, groups)):
-        out = np.flatnonzero(fold[seen.group] == number)
-        model = fit(seen.only(np.flatnonzero(fold[seen.group] != number)))
+        inside = fold[seen.group] == number
+        if not (seen.weight[:, ~inside] > 0).any(axis=1).all():
+            continue
+        out = np.flatnonzero(inside)
+        model = fit(seen.only(np.flatnonzero(~inside)))
         t, decayed = seen.tokens[:, out] / seen.reference, seen.decayed[:, out]
-        predicted[:, out] = model.surface.log_loss(seen.r[out], t, decayed)
+        left.log_loss[:, out] = model.surface.log_loss(seen.r[out], t, decayed)
         own = model.variance(seen.r[out], t, decayed)
-        variance[:, out] = own + np.diagonal(model.noise)[:, None]
-    return LeftOut(predicted, variance)
+        left.variance[:, out] = own + np.diagonal(model.noise)[:, None]
+        left.judged[out] = True
+    return left
 
 
 def held_out(seen: Observations, left: LeftOut, space: SearchSpace) -> HeldOut:
     """Judge at equal tokens: by the runs that reached the end, or by all if those are few."""
-    few = seen.complete.sum() < 3
-    runs = np.arange(len(seen.r)) if few else np.flatnonzero(seen.complete)
+    complete = seen.complete & left.judged
+    runs = np.flatnonzero(left.judged if complete.sum() < 3 else complete)
     observed = np.where(seen.weight[:, runs] > 0, np.exp(seen.log_loss[:, runs]), np.nan)
     return HeldOut(
         tuple(seen.names[n] for n in runs),
@@ -62,8 +82,8 @@ def held_out(seen: Observations, left: LeftOut, space: SearchSpace) -> HeldOut:
 def inflation(seen: Observations, left: LeftOut, noise: Array, space: SearchSpace) -> float:
     """What the deviation of the objective must be multiplied with to meet the errors left out.
 
-    The root mean square of standardised errors, shrunk to one as by `PRIOR_RUNS` runs more, times
-    Student's quantile over the normal one, as the scale is estimated.
+    The root mean square of standardised errors, outliers pulled in, shrunk to one as by
+    `PRIOR_RUNS` runs more, times Student's quantile over the normal one, as the scale is estimated.
 
     Args:
         seen: The runs.
@@ -71,10 +91,12 @@ def inflation(seen: Observations, left: LeftOut, noise: Array, space: SearchSpac
         noise: Covariance that gives the correlation of targets, (V, V).
         space: Gives the weights.
     """
-    known = (seen.weight[space.weights > 0] > 0).all(axis=0)
-    parts = space.weights[:, None] * np.exp(left.log_loss)
-    error = parts.sum(0) - space.weights @ np.exp(seen.log_loss)
-    z = error[known] ** 2 / np.maximum(joint_variance(parts, left.variance, noise)[known], 1e-300)
+    known = (seen.weight[space.weights > 0] > 0).all(axis=0) & left.judged
+    parts = space.weights[:, None] * np.exp(left.log_loss[:, known])
+    error = parts.sum(0) - space.weights @ np.exp(seen.log_loss[:, known])
+    z = error / np.sqrt(np.maximum(joint_variance(parts, left.variance[:, known], noise), 1e-300))
+    typical = float(np.median(np.abs(z))) / MEDIAN_NORMAL if len(z) else 1.0
+    z = np.clip(z, -OUTLIER * max(typical, 1.0), OUTLIER * max(typical, 1.0))
     runs = PRIOR_RUNS + known.sum()
-    scale = np.sqrt((PRIOR_RUNS + z.sum()) / runs)
+    scale = np.sqrt((PRIOR_RUNS + (z**2).sum()) / runs)
     return float(scale * stats.t.ppf(0.975, runs) / NORMAL_95)

@@ -147,10 +147,11 @@ def covariance(residual: Array, weight: Array, variance: Array) -> Array:
 
     Args:
         residual: (V, R).
-        weight: Zero where there is none, (V, R).
+        weight: Of the squared residuals, small for outliers, zero where there is none, (V, R).
         variance: (V,).
     """
     known = weight > 0
+    residual = np.sqrt(weight) * residual
     count = np.maximum(known.sum(1, keepdims=True), 1)
     deviation = np.sqrt((known * residual**2).sum(1, keepdims=True) / count)
     z = residual / np.maximum(deviation, 1e-12) * known

@@ -226,16 +226,21 @@ def _ends(
     tokens, decayed = tokens.astype(float), decayed.astype(float)
     log_loss = np.stack([y[-1] for y in values], axis=1)
     weight = np.isfinite(log_loss).astype(float)
-    fall = _fall_to_end(points, values, complete)
+    fall, nowhere = _fall_to_end(points, values, complete), np.full(v, np.nan)
     for n in np.flatnonzero(~complete | ~np.isfinite(log_loss).all(axis=0)):
         for i in range(v):
-            seen = [s for s in range(len(points[n])) if np.isfinite(values[n][s, i])]
-            if seen and points[n][seen[-1]] in fall:
-                mean, variance = fall[points[n][seen[-1]]]
-                if np.isfinite(mean[i]):
-                    log_loss[i, n] = values[n][seen[-1], i] - mean[i]
-                    tokens[i, n], decayed[i, n] = last
-                    weight[i, n] = TYPICAL_NOISE**2 / (TYPICAL_NOISE**2 + variance[i])
+            known = np.flatnonzero(np.isfinite(values[n][:, i]))
+            if not len(known):
+                continue
+            point, y = points[n][known[-1]], values[n][known[-1], i]
+            mean, variance = fall.get(point, (nowhere, nowhere))
+            if np.isfinite(mean[i]):
+                log_loss[i, n] = y - mean[i]
+                tokens[i, n], decayed[i, n] = last
+                weight[i, n] = TYPICAL_NOISE**2 / (TYPICAL_NOISE**2 + variance[i])
+            else:
+                log_loss[i, n], weight[i, n] = y, 1.0
+                tokens[i, n], decayed[i, n] = point
     return tokens, decayed, np.nan_to_num(log_loss), weight
 
 

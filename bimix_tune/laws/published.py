@@ -64,7 +64,7 @@ def published(name: str, seen: Observations, space: SearchSpace) -> Published:
     """Fit a law of `bimix_tune.laws.peers` by name."""
     surface = PEERS[name].fit(seen, space)
     t = seen.tokens / seen.reference
-    residual = seen.log_loss - surface.log_loss(seen.r, t.max(axis=0), seen.decayed.max(axis=0))
+    residual = seen.log_loss - surface.log_loss(seen.r, t, seen.decayed)
     known = seen.weight > 0
     count = np.maximum(known.sum(axis=1), 1)
     variance = np.maximum((known * residual**2).sum(axis=1) / count, LEAST_VARIANCE)

@@ -22,8 +22,8 @@ class Surface(Protocol):
 
         Args:
             r: Proportions, (M, K).
-            t: Tokens over the reference, (M,).
-            decayed: One at the end of the learning-rate decay, else zero, (M,).
+            t: Tokens over the reference, (M,) or (V, M).
+            decayed: One at the end of the learning-rate decay, else zero, shaped as ``t``.
         """
         ...
 

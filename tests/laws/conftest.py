@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from bimix_tune.curves import LossCurve
+from bimix_tune.laws import LAWS
+from bimix_tune.laws.peers import PEERS, missing_library
 from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace, Target
@@ -18,10 +20,10 @@ END = 1e6
 
 @dataclass(frozen=True)
 class Truth:
-    """A product law: ``(eps + A r)^-alpha (B t^-beta + C) exp(-delta d)``, t = tokens / END.
+    """A product law: ``(eps + A r^rho)^-alpha (B t^-beta + C) exp(-delta d)``, t = tokens / END.
 
     The last ``sums`` targets have ``1 + sum_j A_j ((eps + r_j)^-alpha - (eps + 1)^-alpha) / alpha``
-    for the first factor.
+    for the first factor. Written out here, so that laws are judged by something else.
     """
 
     space: SearchSpace
@@ -32,12 +34,14 @@ class Truth:
     eps: Array
     delta: Array
     carriers: Array
+    rho: Array
     sums: int = 0
 
     def losses(self, r: Array, tokens: float, decayed: bool) -> Array:
         """(M, K) -> (M, V)."""
         level = self.b * (tokens / END) ** -self.beta + self.c
-        loss = (self.eps + r @ self.carriers.T) ** -self.alpha * level
+        x = self.eps + (self.carriers * r[..., None, :] ** self.rho[:, None]).sum(-1)
+        loss = x**-self.alpha * level
         for v in range(len(level) - self.sums, len(level)):
             alpha, eps = self.alpha[v], self.eps[v]
             returns = ((eps + r) ** -alpha - (eps + 1) ** -alpha) / alpha
@@ -53,7 +57,8 @@ def truth(
     sums: bool = False,
 ) -> Truth:
     """A plausible law of k domains, each with a target, and ``ownless`` further targets, which
-    are constant, or gain from several domains by ``transfer`` or as ``sums`` over domains."""
+    are constant, or gain from several domains by ``transfer`` or as ``sums`` over domains.
+    Returns diminish (rho < 1) if there is transfer."""
     v = k + ownless
     carriers = np.eye(v, k)
     if transfer:
@@ -64,17 +69,14 @@ def truth(
         carriers[k:] = rng.uniform(0.0, 0.4 / k, (ownless, k))
     targets = [Target(f"d{i}", 1.0 + i, f"d{i}") for i in range(k)]
     targets += [Target(f"other{i}", 1.0) for i in range(ownless)]
-    return Truth(
-        SearchSpace([f"d{i}" for i in range(k)], targets),
-        np.exp(rng.normal(np.log(0.12), 0.4, v)),
-        np.exp(rng.normal(np.log(0.4), 0.2, v)),
-        rng.uniform(0.5, 1.5, v),
-        rng.uniform(1.0, 2.0, v),
-        np.exp(rng.normal(np.log(0.02), 0.3, v)),
-        rng.uniform(0.03, 0.08, v),
-        carriers,
-        ownless * sums,
-    )
+    alpha = np.exp(rng.normal(np.log(0.12), 0.4, v))
+    beta = np.exp(rng.normal(np.log(0.4), 0.2, v))
+    b, c = rng.uniform(0.5, 1.5, v), rng.uniform(1.0, 2.0, v)
+    eps = np.exp(rng.normal(np.log(0.02), 0.3, v))
+    delta = rng.uniform(0.03, 0.08, v)
+    rho = rng.uniform(0.5, 0.7, v) if transfer else np.ones(v)
+    space = SearchSpace([f"d{i}" for i in range(k)], targets)
+    return Truth(space, alpha, beta, b, c, eps, delta, carriers, rho, ownless * sums)
 
 
 def runs(
@@ -114,7 +116,48 @@ def runs(
     return curves
 
 
+def changed(curve: LossCurve, **changes: object) -> LossCurve:
+    """The same run with some fields replaced."""
+    fields = ("mixture", "tokens", "losses", "targets", "decayed", "seed", "unit", "scale", "run")
+    return LossCurve(**{name: changes.get(name, getattr(curve, name)) for name in fields})
+
+
+def cut(curve: LossCurve, count: int) -> LossCurve:
+    """The run stopped after some checkpoints."""
+    return changed(
+        curve,
+        tokens=curve.tokens[:count],
+        losses=curve.losses[:count],
+        decayed=curve.decayed[:count],
+    )
+
+
 @pytest.fixture(scope="session")
 def synthetic() -> SimpleNamespace:
-    """``truth(rng, ...)``, ``runs(truth, rng, ...)`` and the token count ``END``."""
-    return SimpleNamespace(truth=truth, runs=runs, END=END)
+    """``truth(rng, ...)``, ``runs(truth, rng, ...)``, ``changed(run, ...)``, ``cut(run, count)``
+    and the token count ``END``."""
+    return SimpleNamespace(truth=truth, runs=runs, changed=changed, cut=cut, END=END)
+
+
+def _available(name: str) -> object:
+    library = missing_library(name)
+    skip = pytest.mark.skipif(library is not None, reason=f"{library} is not installed")
+    return pytest.param(name, marks=skip)
+
+
+@pytest.fixture(params=[_available(name) for name in LAWS])
+def law(request: pytest.FixtureRequest) -> str:
+    """Every law by name: what tests promise with it holds for all of them."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[name for name in LAWS if name not in PEERS])
+def our_law(request: pytest.FixtureRequest) -> str:
+    """Every law that has a posterior, by name."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[_available(name) for name in PEERS])
+def published_law(request: pytest.FixtureRequest) -> str:
+    """Every published law by name."""
+    return str(request.param)

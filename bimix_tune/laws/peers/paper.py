@@ -70,8 +70,9 @@ class Paper:
 
     def log_loss(self, r: Array, t: Array, decayed: Array) -> Array:
         """Shapes as in `bimix_tune.laws.surface.Surface`."""
-        rows = zip(self.theta, self.own.tolist(), strict=True)
-        return np.stack([_log_loss(row, _log_share(r, i), np.log(t))[0] for row, i in rows])
+        log_t = np.broadcast_to(np.log(t), (len(self.own), len(r)))
+        rows = zip(self.theta, self.own.tolist(), log_t, strict=True)
+        return np.stack([_log_loss(row, _log_share(r, i), s)[0] for row, i, s in rows])
 
     def slope(self, r: Array, t: Array, decayed: Array) -> Array:
         """``-alpha / r`` for the own domain, zero below the least share."""

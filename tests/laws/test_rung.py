@@ -1,0 +1,259 @@
+"""A law with a process about it: the linear algebra against explicit refits, and the draws."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bimix_tune.laws.additive import Additive
+from bimix_tune.laws.base import log_loss
+from bimix_tune.laws.bimix import Bimix
+from bimix_tune.laws.fitting import estimate
+from bimix_tune.laws.linear import Linear
+from bimix_tune.laws.observations import observe
+from bimix_tune.laws.rung import JITTER, Rung, with_process
+from bimix_tune.laws.surface import Waves
+from bimix_tune.laws.transfer import Transfer
+
+EQUATIONS = (Bimix(), Transfer(), Additive(), Linear())
+equations = pytest.mark.parametrize("equation", EQUATIONS, ids=lambda e: e.name)
+processes = pytest.mark.parametrize("process", [False, True], ids=["law", "process"])
+
+
+def curves_of(synthetic, seed, count=10, noise=0.01):
+    """Runs with repeats of one mixture, one that was stopped, and a missing loss."""
+    rng = np.random.default_rng(seed)
+    known = synthetic.truth(rng, 3, transfer=True, ownless=1)
+    curves = synthetic.runs(known, rng, count, noise, 4)
+    twin = synthetic.changed(curves[0], losses=1.01 * curves[0].losses, run="twin", seed=1)
+    losses = np.array(curves[1].losses)
+    losses[:, 2] = np.nan
+    curves[1] = synthetic.changed(curves[1], losses=losses)
+    curves[2] = synthetic.cut(curves[2], 2)
+    return [*curves, twin], known
+
+
+def rung_of(synthetic, seed, equation, process, count=10, noise=0.01):
+    curves, known = curves_of(synthetic, seed, count, noise)
+    seen = observe(curves, known.space)
+    alone = estimate(equation, seen, known.space)
+    if process:
+        return with_process(equation, known.space, seen, alone)
+    return Rung(equation, known.space, seen, alone, None)
+
+
+class Explicit:
+    """The linear-Gaussian model of one target, with a covariance matrix for all that is normal.
+
+    ``z = J (theta - m) + g + e``, theta ~ N(m, S), g ~ GP, e ~ noise / weight.
+    """
+
+    def __init__(self, rung, target):
+        prior, theta = rung.estimate.prior, rung.estimate.theta[target]
+        self.rung, self.target = rung, target
+        self.m, self.s = prior.mean[target], np.diag(prior.sd[target] ** 2)
+        self.theta = theta
+        seen = rung.seen
+        self.value, self.j = (
+            part[target]
+            for part in log_loss(
+                rung.law,
+                rung.estimate.theta,
+                rung.space,
+                seen.r,
+                seen.tokens / seen.reference,
+                seen.decayed,
+            )
+        )
+        self.z = seen.log_loss[target] - self.value + self.j @ (theta - self.m)
+        weight = np.maximum(rung.estimate.weight[target, : len(seen.r)], 1e-6)
+        self.e = np.diag(rung.noise[target] / weight)
+
+    def g(self, r, others):
+        if self.rung.kernel is None:
+            return np.zeros((len(r), len(others)))
+        return self.rung.kernel(r, others)[self.target]
+
+    def predict(self, known, r, j):
+        """Mean and variance of ``J (theta - m) + g`` at mixtures, from some of the runs."""
+        runs = self.rung.seen.r[known]
+        own = self.g(runs, runs)
+        own = own + JITTER * np.diag(np.diag(own))
+        a = self.j[known]
+        c = a @ self.s @ a.T + own + self.e[np.ix_(known, known)]
+        cross = j @ self.s @ a.T + self.g(r, runs)
+        total = np.diag(j @ self.s @ j.T + self.g(r, r))
+        mean = cross @ np.linalg.solve(c, self.z[known])
+        return mean, total - np.diag(cross @ np.linalg.solve(c, cross.T))
+
+
+@equations
+@processes
+@pytest.mark.parametrize("seed", [0, 1])
+def test_left_out_is_a_refit_without_the_mixture(equation, process, seed, synthetic):
+    """Of the law linearised at the fit, hyperparameters kept; repeats are left out together."""
+    rung = rung_of(synthetic, seed, equation, process)
+    seen = rung.seen
+    assert seen.mixtures < len(seen.r)
+    left = rung.left_out()
+    for target in range(4):
+        model = Explicit(rung, target)
+        for group in range(seen.mixtures):
+            out, known = (np.flatnonzero(m) for m in (seen.group == group, seen.group != group))
+            mean, _ = model.predict(known, seen.r[out], model.j[out])
+            law = model.value[out] - model.j[out] @ (model.theta - model.m)
+            measured = seen.weight[target, out] > 0  # nothing is to be predicted elsewhere
+            np.testing.assert_allclose(
+                left[target, out][measured], (law + mean)[measured], rtol=1e-5, atol=1e-6
+            )
+
+
+@equations
+@processes
+def test_variance_is_the_posterior_one(equation, process, synthetic):
+    rung = rung_of(synthetic, 2, equation, process)
+    rng = np.random.default_rng(0)
+    r = rng.dirichlet(np.ones(3), 6)
+    at = np.ones(6), np.ones(6)
+    found = rung.variance(r, *at)
+    jacobian = log_loss(rung.law, rung.estimate.theta, rung.space, r, *at)[1]
+    everything = np.arange(len(rung.seen.r))
+    for target in range(4):
+        _, variance = Explicit(rung, target).predict(everything, r, jacobian[target])
+        np.testing.assert_allclose(found[target], variance, rtol=1e-3, atol=1e-8)
+    assert np.all(found > 0)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10_000))
+def test_far_from_runs_the_process_is_less_certain(seed, synthetic):
+    """Than at a run, for a law that is known to start with."""
+    rung = rung_of(synthetic, seed, Linear(), True)
+    tight = dataclasses.replace(rung.estimate.prior, sd=np.full_like(rung.estimate.prior.sd, 1e-6))
+    rung = dataclasses.replace(rung, estimate=dataclasses.replace(rung.estimate, prior=tight))
+    r, t, d = rung.seen.r, np.ones(len(rung.seen.r)), np.ones(len(rung.seen.r))
+    prior = np.exp(2 * rung.kernel.size)[:, None]
+    known = rung.seen.weight > 0
+    variance = rung.variance(r, t, d)
+    assert np.all(variance <= prior * (1 + 1e-6))
+    assert np.all(np.where(known, variance < rung._spread, True))
+
+
+@equations
+def test_process_goes_through_runs_without_noise(equation, synthetic):
+    """Whatever the law misses, and a line misses much."""
+    rng = np.random.default_rng(5)
+    known = synthetic.truth(rng, 3, transfer=True)
+    curves = synthetic.runs(known, rng, 24, 0.0, 1)
+    seen = observe(curves, known.space)
+    rung = with_process(equation, known.space, seen, estimate(equation, seen, known.space))
+    at = np.ones(24), np.ones(24)
+    alone = estimate(equation, seen, known.space)
+    missed = np.abs(log_loss(equation, alone.theta, known.space, seen.r, *at)[0] - seen.log_loss)
+    left = np.abs(rung.shape.log_loss(seen.r, *at) - seen.log_loss)
+    assert left.mean() < 1e-3
+    if equation.name in ("bimix", "linear"):
+        assert left.mean() < 0.05 * missed.mean()
+
+
+def test_residuals_of_the_process_are_what_the_model_says(synthetic):
+    """At the most probable coordinates the process is the mean of g given the rest."""
+    rung = rung_of(synthetic, 4, Transfer(), True)
+    seen = rung.seen
+    n = len(seen.r)
+    t = seen.tokens / seen.reference
+    value = log_loss(rung.law, rung.estimate.theta, rung.space, seen.r, t, seen.decayed)[0]
+    for v in range(4):
+        k = rung.kernel(seen.r, seen.r)[v]
+        weight = np.maximum(rung.estimate.weight[v, :n], 1e-6)
+        noise = np.diag(rung.noise[v] / weight + JITTER * np.diag(k))
+        mean = k @ np.linalg.solve(k + noise, seen.log_loss[v] - value[v])
+        found = rung.shape.process(seen.r)[v]
+        np.testing.assert_allclose(found, mean, rtol=1e-6, atol=1e-9)
+
+
+@equations
+@processes
+def test_draws_are_centred_on_the_surface_and_spread_as_said(equation, process, synthetic):
+    """The law is nearly linear within its posterior with many runs of little noise."""
+    rng = np.random.default_rng(7)
+    known = synthetic.truth(rng, 3, sums=True, transfer=equation.name == "transfer")
+    seen = observe(synthetic.runs(known, rng, 24, 0.004, 4), known.space)
+    alone = estimate(equation, seen, known.space)
+    rung = Rung(equation, known.space, seen, alone, None)
+    if process:
+        rung = with_process(equation, known.space, seen, alone)
+    noise = np.diag(rung.noise)
+    r, at = rng.dirichlet(np.ones(3), 8), (np.ones(8), np.ones(8))
+    drawn = np.array([rung.draw(rng, noise).log_loss(r, *at) for _ in range(250)])
+    sd = np.sqrt(rung.variance(r, *at))
+    assert np.abs((drawn.mean(0) - rung.shape.log_loss(r, *at)) / sd).max() < 0.5
+    ratio = drawn.std(0) / sd
+    assert 0.7 < np.median(ratio) < 1.3
+    assert ratio.min() > 0.4 and ratio.max() < 2.0
+
+
+@processes
+def test_draws_follow_the_generator(process, synthetic):
+    rung = rung_of(synthetic, 1, Transfer(), process)
+    r, at = rung.seen.r, (np.ones(11), np.ones(11))
+    noise = np.diag(rung.noise)
+    one, again, other = (
+        rung.draw(np.random.default_rng(s), noise).log_loss(r, *at) for s in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).min() > 1e-9
+
+
+def test_correlated_noise_moves_the_targets_of_a_draw_together(synthetic):
+    rung = rung_of(synthetic, 1, Bimix(), False, count=30)
+    middle = np.full((1, 3), 1 / 3)
+    spread = np.sqrt(np.outer(rung.noise, rung.noise))
+    found = []
+    for correlation in (0.0, 0.95):
+        noise = spread * (correlation + (1 - correlation) * np.eye(4))
+        rng = np.random.default_rng(0)
+        drawn = [rung.draw(rng, noise).log_loss(middle, np.ones(1), np.ones(1)) for _ in range(150)]
+        found.append(np.corrcoef(np.array(drawn)[..., 0].T)[0, 1])
+    assert found[1] > found[0] + 0.3
+
+
+@processes
+def test_slopes_of_surfaces_and_draws(process, synthetic):
+    rung = rung_of(synthetic, 3, Transfer(), process)
+    rng = np.random.default_rng(0)
+    r, at = rng.dirichlet(np.full(3, 5.0), 5), (np.ones(5), np.ones(5))
+    for shape in (rung.shape, rung.draw(rng, np.diag(rung.noise))):
+        slope = shape.slope(r, *at)
+        for j in range(3):
+            step = 1e-6 * np.eye(3)[j]
+            up, down = (shape.log_loss(r + s * step, *at) for s in (1, -1))
+            np.testing.assert_allclose(slope[..., j], (up - down) / 2e-6, rtol=1e-4, atol=1e-5)
+
+
+def test_waves_have_the_covariance_of_the_kernel(synthetic):
+    """Over many draws of random features."""
+    rung = rung_of(synthetic, 3, Transfer(), True)
+    r = np.random.default_rng(1).dirichlet(np.ones(3), 5)
+    rng = np.random.default_rng(0)
+    noise = np.diag(rung.noise)
+    waves = [rung.draw(rng, noise).waves for _ in range(400)]
+    assert all(isinstance(w, Waves) for w in waves)
+    values = np.array([w(r) for w in waves])
+    expected = rung.kernel(r, r)
+    size = np.exp(2 * rung.kernel.size)[:, None, None]
+    found = np.einsum("svm,svn->vmn", values, values) / len(values)
+    assert np.abs((found - expected) / size).max() < 0.35
+
+
+def test_missing_losses_do_not_count(synthetic):
+    """A run without a target is where the others say, and its place among them is free."""
+    rung = rung_of(synthetic, 0, Linear(), True)
+    gap = int(np.flatnonzero(rung.seen.weight[2] == 0)[0])
+    spoilt = np.array(rung.seen.log_loss)
+    spoilt[2, gap] += 1.0
+    other = dataclasses.replace(rung, seen=dataclasses.replace(rung.seen, log_loss=spoilt))
+    keep = rung.seen.weight > 0
+    np.testing.assert_allclose(rung.left_out()[keep], other.left_out()[keep], atol=5e-4)

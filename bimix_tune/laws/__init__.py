@@ -19,6 +19,7 @@ from bimix_tune.errors import FitError, did_you_mean
 from bimix_tune.laws import cross_validation
 from bimix_tune.laws.best import find_optimum, optimise
 from bimix_tune.laws.catalogue import LAWS
+from bimix_tune.laws.explain import Explanation, explain
 from bimix_tune.laws.held_out import HeldOut
 from bimix_tune.laws.law_fit import LawFit, Model
 from bimix_tune.laws.observations import Observations, observe
@@ -28,7 +29,18 @@ from bimix_tune.laws.scales import curves_at, smaller_sizes
 from bimix_tune.laws.warnings import warnings_of
 from bimix_tune.space import SearchSpace
 
-__all__ = ["LAWS", "Group", "HeldOut", "LawFit", "Optimum", "find_optimum", "fit", "optimise"]
+__all__ = [
+    "LAWS",
+    "Explanation",
+    "Group",
+    "HeldOut",
+    "LawFit",
+    "Optimum",
+    "explain",
+    "find_optimum",
+    "fit",
+    "optimise",
+]
 
 MANY_RUNS = 48
 """With more, fits without some of the runs begin where the full one ended; with fewer that would
@@ -94,6 +106,7 @@ def _finished(
         seen.unit,
         seen.reference,
         model,
+        np.stack([seen.r.min(axis=0), seen.r.max(axis=0)]),
         factor,
         held_out,
         _status(law, model, seen, space, held_out),

@@ -20,8 +20,9 @@ from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
 FOLDS = 8
-PRIOR_RUNS = 6.0
-"""Runs that the stated deviation counts for beside those left out, when it is rescaled."""
+PRIOR_RUNS, PRIOR_SCALE = 6.0, 1.15
+"""Before any run is left out the deviation is taken for too small by this factor, as it was on
+average over published runs; that counts as so many runs."""
 NORMAL_95 = 1.959964
 MEDIAN_NORMAL = 0.674490
 """Median of the absolute value of a standard normal variable."""
@@ -82,8 +83,8 @@ def held_out(seen: Observations, left: LeftOut, space: SearchSpace) -> HeldOut:
 def inflation(seen: Observations, left: LeftOut, noise: Array, space: SearchSpace) -> float:
     """What the deviation of the objective must be multiplied with to meet the errors left out.
 
-    The root mean square of standardised errors, outliers pulled in, shrunk to one as by
-    `PRIOR_RUNS` runs more, times Student's quantile over the normal one, as the scale is estimated.
+    The root mean square of standardised errors, outliers pulled in, shrunk to `PRIOR_SCALE`, times
+    Student's quantile over the normal one, as the scale is estimated.
 
     Args:
         seen: The runs.
@@ -98,5 +99,5 @@ def inflation(seen: Observations, left: LeftOut, noise: Array, space: SearchSpac
     typical = float(np.median(np.abs(z))) / MEDIAN_NORMAL if len(z) else 1.0
     z = np.clip(z, -OUTLIER * max(typical, 1.0), OUTLIER * max(typical, 1.0))
     runs = PRIOR_RUNS + known.sum()
-    scale = np.sqrt((PRIOR_RUNS + (z**2).sum()) / runs)
+    scale = np.sqrt((PRIOR_RUNS * PRIOR_SCALE**2 + (z**2).sum()) / runs)
     return float(scale * stats.t.ppf(0.975, runs) / NORMAL_95)

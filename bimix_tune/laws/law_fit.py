@@ -124,6 +124,7 @@ class LawFit:
         unit: Unit of the losses.
         reference: The token count s_ref: the most tokens seen.
         model: What was fitted.
+        tried: Least and greatest proportion of each domain among the runs, (2, K).
         inflation: Factor of the objective's standard deviation, from runs left out.
         held_out: Predictions of runs left out.
         status: In words how the fit went.
@@ -135,6 +136,7 @@ class LawFit:
     unit: str
     reference: float
     model: Model
+    tried: Array
     inflation: float
     held_out: HeldOut
     status: str
@@ -289,6 +291,7 @@ class LawFit:
             "unit": self.unit,
             "reference": self.reference,
             "model": write(self.model),
+            "tried": self.tried.tolist(),
             "inflation": self.inflation,
             "held_out": self.held_out.to_dict(),
             "status": self.status,
@@ -307,6 +310,7 @@ class LawFit:
             str(data["unit"]),
             float(data["reference"]),
             read(data["model"], space),
+            np.array(data["tried"], dtype=float),
             float(data["inflation"]),
             HeldOut.from_dict(data["held_out"]),
             str(data["status"]),

@@ -62,7 +62,8 @@ def leave_out(fit: Callable[[Observations], Model], seen: Observations) -> LeftO
         t, decayed = seen.tokens[:, out] / seen.reference, seen.decayed[:, out]
         left.log_loss[:, out] = model.surface.log_loss(seen.r[out], t, decayed)
         own = model.variance(seen.r[out], t, decayed)
-        left.variance[:, out] = own + np.diagonal(model.noise)[:, None]
+        noise = np.diagonal(model.noise)[:, None] * model.noise_factor(seen.r[out])
+        left.variance[:, out] = own + noise
         left.judged[out] = True
     return left
 

@@ -6,12 +6,15 @@ For target v the residual of the log loss is a Gaussian process with a Matern 5/
     k_v(r, r') = size_v^2 m(D), m(D) = (1 + q + q^2 / 3) e^-q, q = sqrt(5 D),
     D = sum_j scale_vj (z_j - z'_j)^2, z_j = log(r_j + floor).
 
-A great floor makes z straight in r, a small one logarithmic; the data choose. Hyperparameters are
-those of greatest evidence for all targets together, with priors that pool them: scale_vj is a
-domain's common scale times a target's own factor. The evidence includes the freedom of the law's
-coordinates, linearised about their estimate (the ``tangent`` below), so that the process takes
-what the law cannot explain and no more. No library fits a batch of such processes, with shared
-hyperparameters and a tangent, at a speed that allows it after every run.
+A great floor makes z straight in r, a small one logarithmic; the data choose. The noise of a run
+may differ over the simplex: its variance is ``noise_v^2 (sqrt(K) sum r^2)^(2 unevenness)``, more
+or less where few domains make up a mixture.
+
+Hyperparameters are those of greatest evidence for all targets together, with priors that pool
+them: scale_vj is a domain's common scale times a target's own factor. The evidence includes the
+freedom of the law's coordinates, linearised about their estimate (the ``tangent`` below), so that
+the process takes what the law cannot explain and no more. No library fits a batch of such
+processes, with shared hyperparameters and a tangent, at a speed that allows it after every run.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from bimix_tune.simplex import Array
 FLOOR, FLOOR_SD = np.log(0.01), 1.5
 SIZE, SIZE_SD = np.log(0.05), 1.0
 NOISE, NOISE_SD = np.log(0.01), 1.0
+UNEVENNESS_SD = 0.3
+"""Prior spread of the unevenness about zero."""
 LENGTH = 1.0
 """Log of the typical length in units of sqrt(K): distances between mixtures grow with K, and
 lengths must (Hvarfner et al. 2024, arXiv 2402.02229)."""
@@ -53,12 +58,14 @@ class Kernel:
         scale: Logarithms of the inverse squared lengths, (V, K).
         size: Logarithms of the standard deviations, (V,).
         noise: Logarithms of the standard deviations of a run, (V,).
+        unevenness: How much noisier runs of few domains are.
     """
 
     floor: float
     scale: Array
     size: Array
     noise: Array
+    unevenness: float = 0.0
 
     def __call__(self, r: Array, others: Array) -> Array:
         """Covariances, (N, K) and (M, K) -> (V, N, M)."""
@@ -78,15 +85,20 @@ class Kernel:
         """z, (N, K)."""
         return np.asarray(np.log(r + np.exp(self.floor)))
 
+    def noise_factor(self, r: Array) -> Array:
+        """Variance of a run's noise over that of a mixture of sqrt(K) domains, (N, K) -> (N,)."""
+        return np.asarray(np.exp(2.0 * self.unevenness * _concentration(r)))
+
     def to_dict(self) -> dict[str, Any]:
         """A form for JSON."""
         arrays = {name: getattr(self, name).tolist() for name in ("scale", "size", "noise")}
-        return {"floor": self.floor, **arrays}
+        return {"floor": self.floor, "unevenness": self.unevenness, **arrays}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Kernel:
         """Read the form of `to_dict`."""
-        return cls(float(data["floor"]), *(np.array(data[k]) for k in ("scale", "size", "noise")))
+        scale, size, noise = (np.array(data[k]) for k in ("scale", "size", "noise"))
+        return cls(float(data["floor"]), scale, size, noise, float(data["unevenness"]))
 
 
 def fit_kernel(
@@ -121,7 +133,8 @@ def fit_kernel(
 class _Evidence:
     """Minus the log posterior density of the hyperparameters, and its gradient.
 
-    Coordinates: log floor, K common log scales, V x K own ones, V log sizes, V log noises.
+    Coordinates: log floor, K common log scales, V x K own ones, V log sizes, V log noises, and
+    the unevenness.
     """
 
     def __init__(self, r: Array, z: Array, tangent: Array, spread: Array) -> None:
@@ -133,25 +146,27 @@ class _Evidence:
         v, k = self.v, self.k
         common = np.full(k, self.typical)
         return np.concatenate(
-            [[FLOOR], common, np.zeros(v * k), np.full(v, SIZE), np.full(v, NOISE)]
+            [[FLOOR], common, np.zeros(v * k), np.full(v, SIZE), np.full(v, NOISE), [0.0]]
         )
 
     def pack(self, kernel: Kernel) -> Array:
         common = kernel.scale.mean(axis=0)
         own = (kernel.scale - common).ravel()
-        return np.concatenate([[kernel.floor], common, own, kernel.size, kernel.noise])
+        parts = [[kernel.floor], common, own, kernel.size, kernel.noise, [kernel.unevenness]]
+        return np.concatenate(parts)
 
     def unpack(self, p: Array) -> Kernel:
         v, k = self.v, self.k
         own = p[1 + k : 1 + k + v * k].reshape(v, k)
-        return Kernel(float(p[0]), p[1 : 1 + k] + own, p[-2 * v : -v], p[-v:])
+        size, noise = p[-2 * v - 1 : -v - 1], p[-v - 1 : -1]
+        return Kernel(float(p[0]), p[1 : 1 + k] + own, size, noise, float(p[-1]))
 
     def __call__(self, p: Array) -> tuple[float, Array]:
         kernel = self.unpack(p)
         z, scale = kernel.embed(self.r), np.exp(kernel.scale)
         correlation, by_distance = _matern(_distance(z, z, scale))
         size = np.exp(2.0 * kernel.size)[:, None, None]
-        noise = np.exp(2.0 * kernel.noise)[:, None] * self.spread
+        noise = np.exp(2.0 * kernel.noise)[:, None] * kernel.noise_factor(self.r) * self.spread
         value, g = self._likelihood(size * correlation, noise)
         m = g * size * by_distance
         sums = m.sum(-1)
@@ -160,8 +175,10 @@ class _Evidence:
         slope = np.exp(kernel.floor) / (self.r + np.exp(kernel.floor))
         by_floor = 4.0 * (scale * (sums @ (z * slope) - (mz * slope).sum(1))).sum()
         by_size = 2.0 * (g * size * correlation).sum((1, 2))
-        by_noise = 2.0 * (np.diagonal(g, axis1=1, axis2=2) * noise).sum(1)
-        blocks = [[by_floor], by_scale.sum(0), by_scale.ravel(), by_size, by_noise]
+        by_noise = 2.0 * np.diagonal(g, axis1=1, axis2=2) * noise
+        by_unevenness = (by_noise @ _concentration(self.r)).sum()
+        blocks = [[by_floor], by_scale.sum(0), by_scale.ravel(), by_size]
+        blocks += [by_noise.sum(1), [by_unevenness]]
         penalty, slopes = self._prior(p)
         return value + penalty, np.concatenate(blocks) + slopes
 
@@ -191,7 +208,9 @@ class _Evidence:
             + (p[1 : 1 + k] - self.typical) @ slopes[1 : 1 + k]
             + p[own] @ slopes[own]
         )
-        pools = ((slice(-2 * v, -v), SIZE, SIZE_SD), (slice(-v, len(p)), NOISE, NOISE_SD))
+        slopes[-1] = p[-1] / UNEVENNESS_SD**2
+        value += 0.5 * p[-1] * slopes[-1]
+        pools = ((slice(-2 * v - 1, -v - 1), SIZE, SIZE_SD), (slice(-v - 1, -1), NOISE, NOISE_SD))
         for part, centre, sd in pools:
             mean = p[part].mean()
             apart = (p[part] - mean) / TARGET_SD**2
@@ -205,6 +224,11 @@ def _distance(a: Array, b: Array, scale: Array) -> Array:
     cross = (a * scale[:, None, :]) @ b.T
     squares = (a**2 @ scale.T).T[:, :, None] + (b**2 @ scale.T).T[:, None, :]
     return np.asarray(np.maximum(squares - 2.0 * cross, 0.0))
+
+
+def _concentration(r: Array) -> Array:
+    """Minus the log of the effective number of domains over sqrt(K), (N, K) -> (N,)."""
+    return np.asarray(np.log((r**2).sum(axis=1)) + 0.5 * np.log(r.shape[1]))
 
 
 def _matern(distance: Array) -> tuple[Array, Array]:

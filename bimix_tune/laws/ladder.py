@@ -75,6 +75,10 @@ class Ladder:
         own = np.stack([rung.variance(r, t, decayed) for rung in self.rungs])
         return np.asarray(spread + (weights * own).sum(0))
 
+    def noise_factor(self, r: Array) -> Array:
+        """Variance of a run's noise at mixtures over `noise`, (M, K) -> (V, M)."""
+        return np.asarray(self.weights.T @ np.stack([rung.noise_factor(r) for rung in self.rungs]))
+
     def shares(self, weights: Array) -> dict[str, float]:
         """Each rung's part in the prediction of the objective; target weights (V,)."""
         parts = self.weights @ weights

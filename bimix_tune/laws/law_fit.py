@@ -38,6 +38,10 @@ class Model(Protocol):
         """Of the surface's log losses, without the noise of a run, (V, M)."""
         ...
 
+    def noise_factor(self, r: Array) -> Array:
+        """Variance of a run's noise at mixtures over that of `noise`, (M, K) -> (V, M)."""
+        ...
+
     def draw(self, rng: np.random.Generator) -> Surface:
         """A surface from the posterior."""
         ...
@@ -66,6 +70,10 @@ class Certain:
     def variance(self, r: Array, t: Array, decayed: Array) -> Array:
         """Zeros, (V, M)."""
         return np.zeros((len(self.noise), len(r)))
+
+    def noise_factor(self, r: Array) -> Array:
+        """Ones, (V, M)."""
+        return np.ones((len(self.noise), len(r)))
 
     def draw(self, rng: np.random.Generator) -> Surface:
         """The surface itself."""
@@ -208,7 +216,8 @@ class LawFit:
         parts = self.space.weights[:, None] * np.exp(self.model.surface.log_loss(*at))
         variance = self.model.variance(*at)
         if noise:
-            variance = variance + np.diagonal(self.model.noise)[:, None]
+            factor = self.model.noise_factor(at[0])
+            variance = variance + np.diagonal(self.model.noise)[:, None] * factor
         sd = self.inflation * np.sqrt(joint_variance(parts, variance, self.model.noise))
         return np.asarray(parts.sum(0)), np.asarray(sd)
 

@@ -33,6 +33,10 @@ class Published:
         """Zeros, (V, M): the law does not say."""
         return np.zeros((len(self.noise), len(r)))
 
+    def noise_factor(self, r: Array) -> Array:
+        """Ones, (V, M)."""
+        return np.ones((len(self.noise), len(r)))
+
     def draw(self, rng: np.random.Generator) -> Peer:
         """The law itself."""
         return self.surface

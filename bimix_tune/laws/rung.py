@@ -72,7 +72,12 @@ class Rung:
     def _spread(self) -> Array:
         """Variance of each run's noise, (V, R)."""
         weight = self.estimate.weight[:, : len(self.seen.r)]
-        return np.asarray(self.noise[:, None] / np.maximum(weight, LEAST_WEIGHT))
+        factor = self.noise_factor(self.seen.r)
+        return np.asarray(self.noise[:, None] * factor / np.maximum(weight, LEAST_WEIGHT))
+
+    def noise_factor(self, r: Array) -> Array:
+        """Variance of a run's noise at mixtures over `noise`, (M, K) -> (M,)."""
+        return np.ones(len(r)) if self.kernel is None else self.kernel.noise_factor(r)
 
     @cached_property
     def _covariance(self) -> Array:

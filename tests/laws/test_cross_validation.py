@@ -150,6 +150,24 @@ def test_inflation_is_the_size_of_standardised_errors(factor, synthetic):
     assert found == pytest.approx(expected, rel=1e-6)
 
 
+def test_one_outlier_hardly_inflates(synthetic):
+    """But errors that are all too large do, however large."""
+    rng = np.random.default_rng(1)
+    seen, space = seen_of(synthetic, 29)
+    sizes, noise = np.full(seen.log_loss.shape, 4e-4), 4e-4 * np.eye(3)
+
+    def factor(errors):
+        return inflation(
+            seen, LeftOut(seen.log_loss + errors, sizes, np.ones(30, bool)), noise, space
+        )
+
+    errors = 0.02 * rng.standard_normal(seen.log_loss.shape)
+    clean, far = factor(errors), factor(20 * errors)
+    errors[:, 4] = 1.0
+    assert factor(errors) < 1.5 * clean
+    assert far > 12 * clean
+
+
 def synthetic_trainer(problem, count, noise=0.01, k=4):
     """A trainer of the package, its runs, and true final losses at fresh mixtures."""
     names = tuple(f"d{i}" for i in range(k))

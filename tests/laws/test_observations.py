@@ -142,6 +142,18 @@ def test_falls_are_means_over_the_runs_with_both_points(seed):
     np.testing.assert_allclose(falls.weight.sum(1), 5 * EARLIER_WEIGHT)
 
 
+def test_falls_between_ends_of_decay_count_in_full():
+    """A branch that decayed earlier says how far the end is below; the others share a half."""
+    flags = (False, True, True)
+    curves = [
+        curve(s, np.log(c.losses), flags)
+        for s, c in zip((0.2, 0.6), random_curves(0, 2), strict=True)
+    ]
+    falls = observe(curves, SPACE).falls
+    assert falls.decayed.tolist() == [0, 1]
+    np.testing.assert_allclose(falls.weight, np.tile([2 * EARLIER_WEIGHT, 2.0], (2, 1)))
+
+
 def test_falls_skip_what_is_missing():
     curves = random_curves(0)
     y = np.log(curves[0].losses)

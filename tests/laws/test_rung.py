@@ -11,10 +11,10 @@ from bimix_tune.laws.additive import Additive
 from bimix_tune.laws.base import log_loss
 from bimix_tune.laws.bimix import Bimix
 from bimix_tune.laws.fitting import estimate
+from bimix_tune.laws.kernel import Kernel
 from bimix_tune.laws.linear import Linear
 from bimix_tune.laws.observations import observe
-from bimix_tune.laws.rung import JITTER, Rung, with_process
-from bimix_tune.laws.surface import Waves
+from bimix_tune.laws.rung import JITTER, Rung, _waves, with_process
 from bimix_tune.laws.transfer import Transfer
 
 EQUATIONS = (Bimix(), Transfer(), Additive(), Linear())
@@ -225,7 +225,9 @@ def test_slopes_of_surfaces_and_draws(process, synthetic):
     rung = rung_of(synthetic, 3, Transfer(), process)
     rng = np.random.default_rng(0)
     r, at = rng.dirichlet(np.full(3, 5.0), 5), (np.ones(5), np.ones(5))
-    for shape in (rung.shape, rung.draw(rng, np.diag(rung.noise))):
+    drawn = rung.draw(rng, np.diag(rung.noise))
+    assert (drawn.waves is not None) == process
+    for shape in (rung.shape, drawn):
         slope = shape.slope(r, *at)
         for j in range(3):
             step = 1e-6 * np.eye(3)[j]
@@ -233,19 +235,28 @@ def test_slopes_of_surfaces_and_draws(process, synthetic):
             np.testing.assert_allclose(slope[..., j], (up - down) / 2e-6, rtol=1e-4, atol=1e-5)
 
 
-def test_waves_have_the_covariance_of_the_kernel(synthetic):
-    """Over many draws of random features."""
-    rung = rung_of(synthetic, 3, Transfer(), True)
-    r = np.random.default_rng(1).dirichlet(np.ones(3), 5)
+def test_waves_have_the_covariance_of_the_kernel():
+    """Over many draws of random features, at lengths where it falls from one to near zero."""
     rng = np.random.default_rng(0)
-    noise = np.diag(rung.noise)
-    waves = [rung.draw(rng, noise).waves for _ in range(400)]
-    assert all(isinstance(w, Waves) for w in waves)
-    values = np.array([w(r) for w in waves])
-    expected = rung.kernel(r, r)
-    size = np.exp(2 * rung.kernel.size)[:, None, None]
-    found = np.einsum("svm,svn->vmn", values, values) / len(values)
-    assert np.abs((found - expected) / size).max() < 0.35
+    kernel = Kernel(-2.0, np.log([[1.0, 0.3, 3.0]]), np.zeros(1), np.zeros(1))
+    r = rng.dirichlet(np.ones(3), 6)
+    expected = kernel(r, r)[0]
+    values = np.array([_waves(kernel, rng)(r)[0] for _ in range(3_000)])
+    np.testing.assert_allclose(values.T @ values / 3_000, expected, atol=0.08)
+    assert expected.min() < 0.3
+
+
+def test_draws_from_two_runs_spread_as_the_prior_lets_them(synthetic):
+    """A straight line, whose model is linear: what two runs leave open is as wide as said."""
+    rng = np.random.default_rng(0)
+    known = synthetic.truth(rng, 4)
+    seen = observe(synthetic.runs(known, rng, 2, 0.01, 1), known.space)
+    alone = estimate(Linear(), seen, known.space)
+    rung = Rung(Linear(), known.space, seen, alone, None)
+    at = np.ones(4), np.ones(4)
+    drawn = [rung.draw(rng, np.diag(rung.noise)).log_loss(np.eye(4), *at) for _ in range(300)]
+    ratio = np.std(drawn, axis=0) / np.sqrt(rung.variance(np.eye(4), *at))
+    np.testing.assert_allclose(ratio, 1.0, atol=0.2)
 
 
 def test_missing_losses_do_not_count(synthetic):

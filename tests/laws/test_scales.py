@@ -62,6 +62,14 @@ def test_auto_is_about_exact_from_two_large_runs(synthetic):
     assert np.mean(errors) < 0.008
 
 
+def test_a_law_keeps_its_shape_above_a_smaller_size(our_law, synthetic):
+    """Alone or with a process; of `auto` both."""
+    sizes = Sizes(synthetic, 0, large=3)
+    rungs = fit(sizes.small + sizes.large, sizes.space, our_law, judge=False).rungs
+    alone, process = ["transported"], ["transported + process"]
+    assert list(rungs) == {"auto": alone + process, "process": process}.get(our_law, alone)
+
+
 def test_many_large_runs_need_no_small_ones(synthetic):
     """And are not harmed by small ones of quite another law."""
     sizes, other = Sizes(synthetic, 0, large=40), Sizes(synthetic, 99)

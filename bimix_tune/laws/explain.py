@@ -69,7 +69,7 @@ def explain(fit: LawFit, mixture: Mapping[str, float], tokens: float) -> Explana
         effects,
         objective,
         np.sqrt(((drawn - objective) ** 2).mean(axis=0)),
-        _exchange(weights @ _gradient(fit, r, tokens)),
+        _exchange(weights @ _slopes(fit, r, tokens)),
         outside(fit, mixture),
     )
 
@@ -85,20 +85,20 @@ def outside(fit: LawFit, mixture: Mapping[str, float]) -> tuple[str, ...]:
     )
 
 
-def _gradient(fit: LawFit, r: Array, tokens: float) -> Array:
+def _slopes(fit: LawFit, r: Array, tokens: float) -> Array:
     """Derivatives of the losses, (V, K)."""
-    gradient = fit.gradient(r[None], tokens)
-    if gradient is None:
+    slopes = fit.slopes(r[None], tokens)
+    if slopes is None:
         raise FitError(f"the law {fit.law!r} has no derivatives, so its effects are not defined")
-    return np.asarray(gradient[0])
+    return np.asarray(slopes[0])
 
 
 def _effects(fit: LawFit, r: Array, tokens: float) -> Array:
     """Along ``r_j + h, r_k (1 - h / (1 - r_j))`` for h of one percent, to first order, (V, K)."""
-    gradient = _gradient(fit, r, tokens)
+    slopes = _slopes(fit, r, tokens)
     rest = np.maximum(1.0 - r, POINT)
-    others = ((gradient @ r)[:, None] - gradient * r) / rest
-    return np.asarray(POINT * (gradient - others))
+    others = ((slopes @ r)[:, None] - slopes * r) / rest
+    return np.asarray(POINT * (slopes - others))
 
 
 def _exchange(gradient: Array) -> Array:

@@ -178,7 +178,7 @@ class LawFit:
         at = self._at(mixtures, tokens, decayed is not False)
         return np.asarray(np.exp(self.model.surface.log_loss(*at)).T)
 
-    def gradient(self, mixtures: Mixtures, tokens: float) -> Array | None:
+    def slopes(self, mixtures: Mixtures, tokens: float) -> Array | None:
         """Derivatives of the losses by the proportions, each taken as free, (M, V, K).
 
         None if the law is not smooth.
@@ -189,6 +189,11 @@ class LawFit:
         """
         slopes = self.losses_at(tokens).slopes
         return None if slopes is None else slopes(self._array(mixtures))
+
+    def gradient(self, mixtures: Mixtures, tokens: float) -> Array | None:
+        """Derivatives of the weighted mean of the losses, as of `slopes`, (M, K)."""
+        slopes = self.slopes(mixtures, tokens)
+        return None if slopes is None else np.einsum("v,mvk->mk", self.space.weights, slopes)
 
     def objective(
         self, mixtures: Mixtures, tokens: float, noise: bool = True

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from bimix_tune.errors import MissingExtraError
+from bimix_tune.errors import missing_extra
 from bimix_tune.laws.observations import Observations
 from bimix_tune.laws.peers.shared import ends
 from bimix_tune.simplex import Array
@@ -100,8 +100,5 @@ class LightGbm:
 
 def _library() -> Any:
     if importlib.util.find_spec("lightgbm") is None:
-        raise MissingExtraError(
-            "law 'lightgbm' needs the library 'lightgbm', which is not installed: "
-            "pip install lightgbm"
-        )
+        raise missing_extra("lightgbm", "benchmark", "law 'lightgbm'")
     return importlib.import_module("lightgbm")

@@ -300,6 +300,6 @@ def test_a_missing_library_is_named(monkeypatch):
     assert missing_library("paper") is None
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert missing_library("lightgbm") == "lightgbm"
-    with pytest.raises(MissingExtraError, match="pip install lightgbm"):
+    with pytest.raises(MissingExtraError, match=r"pip install .bimix-tune\[benchmark\]"):
         LightGbm.fit(observe(curves_of(powers, mixtures(3)), SPACE), SPACE)
     assert LightGbm.from_dict({"models": ["tree"]}).to_dict() == {"models": ["tree"]}

@@ -26,6 +26,9 @@ average over published runs; that counts as so many runs."""
 NORMAL_95 = 1.959964
 MEDIAN_NORMAL = 0.674490
 """Median of the absolute value of a standard normal variable."""
+QUANTILE_RUNS = 60.0
+"""Runs from which on the quantile of the errors counts more than their size."""
+LEAST_SCALE = 0.1
 OUTLIER = 4.0
 """Errors beyond so many typical ones are pulled in: one failed run of 40 made intervals tenfold."""
 
@@ -84,8 +87,10 @@ def held_out(seen: Observations, left: LeftOut, space: SearchSpace) -> HeldOut:
 def inflation(seen: Observations, left: LeftOut, noise: Array, space: SearchSpace) -> float:
     """What the deviation of the objective must be multiplied with to meet the errors left out.
 
-    The root mean square of standardised errors, outliers pulled in, shrunk to `PRIOR_SCALE`, times
-    Student's quantile over the normal one, as the scale is estimated.
+    With few runs the root mean square of standardised errors, outliers pulled in, shrunk to
+    `PRIOR_SCALE`, times Student's quantile over the normal one, as the scale is estimated. With
+    many, the quantile of the errors that a 95 % interval of fresh runs must reach (split conformal
+    prediction, Vovk et al. 2005): errors have heavier tails than normal ones.
 
     Args:
         seen: The runs.
@@ -97,8 +102,18 @@ def inflation(seen: Observations, left: LeftOut, noise: Array, space: SearchSpac
     parts = space.weights[:, None] * np.exp(left.log_loss[:, known])
     error = parts.sum(0) - space.weights @ np.exp(seen.log_loss[:, known])
     z = error / np.sqrt(np.maximum(joint_variance(parts, left.variance[:, known], noise), 1e-300))
-    typical = float(np.median(np.abs(z))) / MEDIAN_NORMAL if len(z) else 1.0
-    z = np.clip(z, -OUTLIER * max(typical, 1.0), OUTLIER * max(typical, 1.0))
-    runs = PRIOR_RUNS + known.sum()
-    scale = np.sqrt((PRIOR_RUNS * PRIOR_SCALE**2 + (z**2).sum()) / runs)
-    return float(scale * stats.t.ppf(0.975, runs) / NORMAL_95)
+    size = np.abs(z)
+    runs = PRIOR_RUNS + len(z)
+    scale = np.sqrt((PRIOR_RUNS * PRIOR_SCALE**2 + _tamed(size) @ _tamed(size)) / runs)
+    few = scale * stats.t.ppf(0.975, runs) / NORMAL_95
+    if not len(z):
+        return float(few)
+    reach = np.sort(size)[min(int(np.ceil(0.95 * (len(z) + 1))), len(z)) - 1]
+    share = len(z) / (len(z) + QUANTILE_RUNS)
+    return float(few ** (1.0 - share) * max(reach / NORMAL_95, LEAST_SCALE) ** share)
+
+
+def _tamed(size: Array) -> Array:
+    """Absolute errors, those beyond `OUTLIER` typical ones pulled in."""
+    typical = float(np.median(size)) / MEDIAN_NORMAL if len(size) else 1.0
+    return np.minimum(size, OUTLIER * max(typical, 1.0))

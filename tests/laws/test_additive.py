@@ -54,7 +54,7 @@ def test_the_best_of_many_mixtures_by_losses_known_up_to_a_constant(offset):
     """From ten runs of one number each; the true best is the measure."""
     rng = np.random.default_rng(3)
     found = fit(scores(rng, 10, offset), SCALAR)
-    assert next(iter(found.rungs)) == "additive" and found.held_out.spearman > 0.8
+    assert next(iter(found.rungs)) == "additive" and found.held_out.spearman > 0.7
     cloud = rng.dirichlet(np.ones(K), 5_000)
     truth = objective(cloud)
     chosen = truth[found.objective(cloud, 1.0)[0].argmin()]

@@ -12,6 +12,7 @@ from bimix_tune.laws import fit
 from bimix_tune.laws.cross_validation import (
     FOLDS,
     PRIOR_RUNS,
+    PRIOR_SCALE,
     LeftOut,
     held_out,
     inflation,
@@ -136,7 +137,7 @@ def test_judged_by_the_complete_runs_or_by_all_if_those_are_few(synthetic):
 
 @pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
 def test_inflation_is_the_size_of_standardised_errors(factor, synthetic):
-    """Shrunk to one as by a few runs more; independent errors of known variance."""
+    """Shrunk as by a few runs more; independent errors of known variance."""
     rng = np.random.default_rng(1)
     seen, space = seen_of(synthetic, 11)
     errors = factor * 0.02 * rng.standard_normal(seen.log_loss.shape)
@@ -146,7 +147,11 @@ def test_inflation_is_the_size_of_standardised_errors(factor, synthetic):
     parts = space.weights[:, None] * np.exp(left.log_loss)
     z = (parts.sum(0) - space.weights @ np.exp(seen.log_loss)) ** 2 / (4e-4 * parts**2).sum(0)
     n = PRIOR_RUNS + 12
-    expected = np.sqrt((PRIOR_RUNS + z.sum()) / n) * stats.t.ppf(0.975, n) / stats.norm.ppf(0.975)
+    expected = (
+        np.sqrt((PRIOR_RUNS * PRIOR_SCALE**2 + z.sum()) / n)
+        * stats.t.ppf(0.975, n)
+        / stats.norm.ppf(0.975)
+    )
     assert found == pytest.approx(expected, rel=1e-6)
 
 

@@ -69,7 +69,11 @@ class Explicit:
         )
         self.z = seen.log_loss[target] - self.value + self.j @ (theta - self.m)
         weight = np.maximum(rung.estimate.weight[target, : len(seen.r)], 1e-6)
-        self.e = np.diag(rung.noise[target] / weight)
+        factor = np.ones(len(weight))
+        if rung.kernel is not None:  # see the module of the kernel
+            uneven = np.sqrt(seen.r.shape[1]) * (seen.r**2).sum(1)
+            factor = uneven ** (2 * rung.kernel.unevenness)
+        self.e = np.diag(rung.noise[target] * factor / weight)
 
     def g(self, r, others):
         if self.rung.kernel is None:
@@ -168,7 +172,8 @@ def test_residuals_of_the_process_are_what_the_model_says(synthetic):
     for v in range(4):
         k = rung.kernel(seen.r, seen.r)[v]
         weight = np.maximum(rung.estimate.weight[v, :n], 1e-6)
-        noise = np.diag(rung.noise[v] / weight + JITTER * np.diag(k))
+        factor = rung.kernel.noise_factor(seen.r)
+        noise = np.diag(rung.noise[v] * factor / weight + JITTER * np.diag(k))
         mean = k @ np.linalg.solve(k + noise, seen.log_loss[v] - value[v])
         found = rung.shape.process(seen.r)[v]
         np.testing.assert_allclose(found, mean, rtol=1e-6, atol=1e-9)

@@ -131,7 +131,7 @@ def explain_command(
     ] = None,
     mixture: Annotated[
         str | None,
-        typer.Option(help="A mixture as JSON, or a file that holds it; default: the optimum."),
+        typer.Option(help="natural, uniform, JSON or a JSON file; default: the law's optimum."),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All domains and targets, however many.")
@@ -162,7 +162,7 @@ def explain_command(
     if mixture is None:
         console.print(
             "At an optimum no domain within its bounds changes the objective, and their tokens are "
-            "worth the same; --mixture explains another one."
+            "worth the same; --mixture natural explains another one."
         )
     console.print(law_tables.explanation(found, console.width, everything))
     for line in law_tables.outside_notes(found.outside):

@@ -121,12 +121,14 @@ def regret_of(text: str) -> Regret:
 
 
 def mixture_of(text: str, space: SearchSpace) -> Mixture:
-    """A mixture as JSON or as the path of a JSON file.
+    """A mixture: ``natural``, ``uniform``, JSON, or the path of a JSON file.
 
     Raises:
         ConfigError: It is neither.
         MixtureError: It has other domains than the space, or is no mixture.
     """
+    if text in ("natural", "uniform"):
+        return space.natural() if text == "natural" else space.uniform()
     given = text.lstrip().startswith("{")
     shares = _mapping((lambda **_: text) if given else Path(text).read_text, text, "--mixture")
     for name, share in shares.items():

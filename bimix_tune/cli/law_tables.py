@@ -22,6 +22,8 @@ ROWS, COLUMNS = 12, 7
 """Of a grid before it is cut to what matters most."""
 EQUAL = 0.01
 """Exchange rates that differ from one by less are one."""
+WIDTH = 5
+"""Least characters of a column's name."""
 SENTENCES = 5
 """About proportions that no run tried, before the rest is counted."""
 
@@ -153,15 +155,17 @@ def _coefficients(law: LawFit, width: int, everything: bool) -> list[RenderableT
     """Grids of the coefficients by target and domain."""
     parts: list[RenderableType] = []
     parameters = law.parameters()
-    names = law.space.names
+    names, aims = law.space.names, law.space.target_names
+    every = np.arange(len(names))
     for kind in _kinds(parameters):
         rows = {t: row[kind] for t, row in parameters.items() if kind in row}
         matrix = np.array([[values[name] for name in names] for values in rows.values()])
         if kind == "transfer" and (np.count_nonzero(matrix, axis=1) < 2).all():
             continue  # the own domain only
-        spread = np.abs(matrix).sum(axis=0)
-        shown = np.arange(len(names)) if everything else np.sort(_most(spread, COLUMNS))
-        order = np.arange(len(rows)) if everything else np.sort(_most(np.abs(matrix).max(1), ROWS))
+        own = np.array([[law.space.own[aims.index(t)] == j for j in every] for t in rows])
+        others = np.abs(matrix * ~own)
+        shown = every if everything else _most(others.sum(axis=0), COLUMNS)
+        order = np.arange(len(rows)) if everything else _most(others.max(axis=1), ROWS)
         parts.append(Text(MEANINGS.get(kind, f"Coefficients {kind} by target and domain:")))
         labels, part = list(rows), matrix[np.ix_(order, shown)]
         parts += _grids([labels[v] for v in order], [names[j] for j in shown], _cells(part), width)
@@ -191,7 +195,7 @@ def _grids(
     for first in range(0, len(columns), COLUMNS):
         part = range(first, min(first + COLUMNS, len(columns)))
         room = width - min(max(map(len, rows), default=0), 24) - 2 - 24 * bool(lead)
-        each = min(max(room // len(part) - 2, 5), 14)
+        each = min(max(room // len(part) - 2, WIDTH), 14)
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 1))
         table.add_column("", no_wrap=True, max_width=24)
         for name in lead:
@@ -254,8 +258,10 @@ def _number(value: object) -> str:
 
 
 def _milli(value: float) -> str:
-    """In thousandths, with a sign unless it rounds to none."""
-    text = f"{1000 * value:+.2f}" if abs(value) < 0.00995 else f"{1000 * value:+.1f}"
+    """In thousandths, with a sign unless it rounds to none; at most six characters below 10^5."""
+    milli = 1000 * value
+    digits = 2 if abs(milli) < 9.995 else 1 if abs(milli) < 99.95 else 0
+    text = f"{milli:+.{digits}f}"
     return text if float(text) else "0"
 
 

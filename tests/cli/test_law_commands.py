@@ -13,6 +13,7 @@ from bimix_tune.laws.peers import missing_library
 
 NAMES = ("web", "code", "books")
 TOKENS = [500, 1000]
+WORDS = ("natural", "uniform")
 
 
 def runs(names=NAMES, count=10, scale="", seed=0, targets=None):
@@ -176,6 +177,8 @@ def test_explain_takes_a_mixture_and_tokens(cli, laws):
     (laws / "mixture.json").write_text(json.dumps(given))
     _, out, _ = cli("explain", laws / "small.json", "--mixture", laws / "mixture.json")
     assert "About the given mixture at 1,000 tokens" in out
+    even = [cli("explain", laws / "small.json", "--mixture", name)[1] for name in WORDS]
+    assert even[0] == even[1] and "33.3%" in even[0]
     assert "Tokens of the column's domain" in out
     _, more, _ = cli(
         "explain", laws / "small.json", "--mixture", json.dumps(given), "--tokens", "2k"

@@ -138,7 +138,7 @@ def explanation(found: Explanation, width: int, everything: bool = False) -> Ren
     parts += _cut(len(names) - len(domains), "domain", len(aims) - len(targets), "target")
     if np.allclose(found.exchange, 1.0, atol=EQUAL):
         parts.append(Text("A token of any domain is worth the same here: exchange rates are one."))
-    else:
+    elif np.isfinite(found.exchange).any():
         parts.append(Text("Tokens of the column's domain that are worth one token of the row's:"))
         parts += _grids(
             rows,

@@ -69,5 +69,7 @@ def _exchange(found: Explanation, natural: Callable[[], Explanation], name: str)
             f"those of the {name} mixture."
         )
         found, where = natural(), f"the {name} mixture"
+    if not np.isfinite(found.exchange).any():
+        return []
     content = caption(text) + tables.exchange(found.exchange, found.fit.space.names)
     return [fold(f"Exchange rates between domains at {where}", Markup(content))]

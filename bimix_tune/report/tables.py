@@ -127,7 +127,7 @@ def by_domain(rows: Mapping[str, Mapping[str, float]], domains: Sequence[str]) -
 def exchange(rates: Array, names: Sequence[str]) -> Markup:
     """Tokens of one domain for a token of another, (K, K)."""
     rows = [[name, *map(_rate, row)] for name, row in zip(names, rates.tolist(), strict=True)]
-    return table(["one token of", *names], rows)
+    return table(["one token of", *(theme.short(name, 14) for name in names)], rows)
 
 
 def _rate(value: float) -> str:
@@ -142,10 +142,12 @@ def rungs(shares: Mapping[str, float]) -> Markup:
     rows: list[Sequence[str]] = []
     for name, share in sorted(shares.items(), key=lambda item: -item[1]):
         bar = Markup(f'<div class="bar rung"><i style="width:{100 * share / most:.2f}%"></i></div>')
-        rows.append([name, bar, theme.percent(share), RUNGS.get(name, "")])
+        number = theme.percent(share).replace(" ", NO_BREAK)
+        rows.append([name.replace(" ", NO_BREAK), bar, number, RUNGS.get(name, "")])
     return table(["part of the law", "", "share", "says"], rows, 4)
 
 
+NO_BREAK = "\u00a0"
 PROCESS = "with a Gaussian process on what it misses"
 RUNGS = {
     "bimix": "only a target's own domain counts",

@@ -57,6 +57,8 @@ def test_every_law_has_its_equation_and_its_effects(found: SearchResult, name: s
     assert ("has no derivatives" in text) == (name == "lightgbm")
     assert ("does not say how uncertain" in text) == (name in PEERS)
     assert ("part of the law" in text) == (name == "auto")
+    relative = name in ("linear", "exponential", "log-linear")
+    assert ("Exchange rates" in text) == (not relative and name != "lightgbm")
     assert ("plot-linear" in text) == (name == "linear")
     published = {"exponential": "t, by target", "scaling-additive": "gamma, by target"}
     assert published.get(name, "") in text
@@ -124,7 +126,9 @@ def test_a_law_of_other_domains_has_no_effects(found: SearchResult) -> None:
 
 def test_rungs_are_bars_in_order_of_their_share() -> None:
     text = tables.rungs({"bimix": 0.2, "<new>": 0.5, "transfer + process": 0.3})
-    assert text.index("&lt;new&gt;") < text.index("transfer + process") < text.index("bimix")
+    assert (
+        text.index("&lt;new&gt;") < text.index("transfer\u00a0+\u00a0process") < text.index("bimix")
+    )
     assert "width:100.00%" in text and "width:40.00%" in text
 
 

@@ -126,7 +126,10 @@ def by_domain(rows: Mapping[str, Mapping[str, float]], domains: Sequence[str]) -
 
 def exchange(rates: Array, names: Sequence[str]) -> Markup:
     """Tokens of one domain for a token of another, (K, K)."""
-    rows = [[name, *map(_rate, row)] for name, row in zip(names, rates.tolist(), strict=True)]
+    rows = [
+        [theme.short(name, 24), *map(_rate, row)]
+        for name, row in zip(names, rates.tolist(), strict=True)
+    ]
     return table(["one token of", *(theme.short(name, 14) for name in names)], rows)
 
 

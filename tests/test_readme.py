@@ -1,15 +1,19 @@
-"""The run files in the README, on small texts in place of the user's."""
+"""The run files and the code about laws in the README, on small data in place of the user's."""
 
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bimix_tune import LossCurve, Mixture, write_curves
 from bimix_tune.config import load_config, prepare
+from bimix_tune.laws import LAWS
 
 datasets = pytest.importorskip("datasets")
 zstandard = pytest.importorskip("zstandard")
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
@@ -51,3 +55,25 @@ def test_run_files_prepare_a_search(block, folder):
     for domain in plan.space.domains:  # the caps are by the full data, not by the sample
         assert domain.tokens > 1000 * plan.corpus.count(domain.name)
     assert all(plan.space.violation(mixture) is None for mixture in plan.baselines.values())
+
+
+def test_the_code_about_laws_runs_on_finished_runs(tmp_path, monkeypatch, capsys):
+    code = next(block for block in PYTHON if "explain(" in block)
+    monkeypatch.chdir(tmp_path)
+    names, rng = ("web", "code", "math"), np.random.default_rng(0)
+    runs = []
+    for i, r in enumerate(rng.dirichlet(np.ones(3), size=8)):
+        losses = [(0.02 + r) ** -0.2 * (2 + 30 * s**-0.5) for s in (1e6, 1e7)]
+        runs.append(LossCurve(Mixture(names, r), [1e6, 1e7], losses, run=str(i)))
+    write_curves(tmp_path / "runs.jsonl", runs)
+    values = {}
+    exec(code, values)
+    assert values["mixture"]["code"] + values["mixture"]["math"] <= 0.3 + 1e-9
+    assert values["found"].effects.shape == (3, 3)
+    assert "auto law from 8 runs" in capsys.readouterr().out
+
+
+def test_the_table_of_laws_is_complete():
+    section = README.partition("## Laws")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)
+    assert sorted(rows) == sorted(LAWS)

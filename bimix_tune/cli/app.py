@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -17,10 +16,10 @@ from rich.console import Console
 from rich.text import Text
 
 from bimix_tune import __version__
-from bimix_tune.atomic import write_atomic
 from bimix_tune.cli import tables
 from bimix_tune.cli.benchmark import benchmark
 from bimix_tune.cli.display import Display
+from bimix_tune.cli.law_commands import explain_command, fit_command, optimise_command
 from bimix_tune.config import (
     CorpusSection,
     RunConfig,
@@ -30,15 +29,12 @@ from bimix_tune.config import (
     open_corpus,
     prepare,
 )
-from bimix_tune.curves import read_curves
 from bimix_tune.entropy import KINDS, domain_entropies, mixture_of_entropies
-from bimix_tune.errors import BimixError, ConfigError, did_you_mean
-from bimix_tune.laws import LawFit, fit, optimise
+from bimix_tune.errors import BimixError, ConfigError
 from bimix_tune.loop import SearchResult, search
 from bimix_tune.loop.ledger import records_of
 from bimix_tune.loop.outcome import ENDED, load_study, outcome
-from bimix_tune.quantities import parse_count
-from bimix_tune.space import SearchSpace, load_space
+from bimix_tune.space import SearchSpace
 from bimix_tune.strategies.baselines import baseline_mixtures
 
 app = typer.Typer(
@@ -159,58 +155,9 @@ def report(folder: Folder, storage: Storage = None) -> None:
     console.print(f"report: {_write_report(outcome(study, space, folder))}", soft_wrap=True)
 
 
-@app.command("fit")
-def fit_command(
-    path: Annotated[Path, typer.Argument(help="Folder, .jsonl or .csv of finished runs.")],
-    space: Annotated[
-        str | None, typer.Option(help="Search space (name or YAML); default: from the runs.")
-    ] = None,
-    law: Annotated[str, typer.Option(help="auto, or the name of a law.")] = "auto",
-    scale: Annotated[str | None, typer.Option(help="Use the runs of this scale only.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the fitted law here (JSON).")] = None,
-) -> None:
-    """Fit a mixing law to finished runs and say how well it predicts left-out ones.
-
-    Losses in tables count as nats per token unless a column `unit` says bits/byte; a column
-    `decayed` marks losses at the end of the learning-rate decay.
-
-    Example: `bimix-tune fit runs/starter --output law.json`
-    """
-    found = _fit(path, space, law, scale)
-    console.print(tables.law_summary(found))
-    if output is not None:
-        write_atomic(output, json.dumps(found.to_dict(), indent=1) + "\n")
-        console.print(f"law: {output}", soft_wrap=True)
-
-
-@app.command("optimise")
-def optimise_command(
-    path: Annotated[Path, typer.Argument(help="A law (.json), or runs to fit one to.")],
-    tokens: Annotated[str, typer.Option(help="Training tokens of the run to come: 1e9, 100B ...")],
-    space: Annotated[
-        str | None, typer.Option(help="Search space with the bounds; default: the law's own.")
-    ] = None,
-    max_epochs: Annotated[
-        float | None, typer.Option(help="Cap on repeating a domain; needs its tokens.")
-    ] = None,
-) -> None:
-    """Print the mixture that a law predicts to be best.
-
-    Example: `bimix-tune optimise law.json --tokens 100B`
-    """
-    count = parse_count(tokens, "--tokens")
-    if count < 1:
-        raise ConfigError(f"--tokens must be >= 1, but got {tokens}")
-    law = _load_law(path) if path.suffix == ".json" else _fit(path, space, "auto")
-    bounds = law.space if space is None else load_space(space)
-    if max_epochs is not None:
-        bounds = bounds.cap_epochs(count, max_epochs)
-    mixture = optimise(law, bounds, count)
-    mean, sd = law.objective([mixture], count)
-    shown = {"optimum": mixture, "natural": bounds.natural(), "uniform": bounds.uniform()}
-    console.print(tables.mixtures_table(shown, "Mixtures"))
-    console.print(f"predicted objective {mean[0]:.4f} ± {sd[0]:.4f} {law.unit} (one sd)")
-    console.print_json(json.dumps(dict(mixture)))
+app.command("fit")(fit_command)
+app.command("optimise")(optimise_command)
+app.command("explain")(explain_command)
 
 
 @app.command()
@@ -269,29 +216,6 @@ def _corpus_of(file: str) -> Any:
     if section is None:
         raise ConfigError(f"{file} has no section `corpus`")
     return open_corpus(section, Path(file).parent, say)
-
-
-def _fit(path: Path, space: str | None, law: str, scale: str | None = None) -> LawFit:
-    curves = read_curves(path)
-    if scale is not None:
-        known = sorted({c.scale for c in curves})
-        curves = [c for c in curves if c.scale == scale]
-        if not curves:
-            raise ConfigError(f"no run of scale {scale!r} in {path}" + did_you_mean(scale, known))
-    if space is not None:
-        return fit(curves, load_space(space), law)
-    names = list(curves[0].mixture.names)
-    targets = [{"name": t, "domain": t if t in names else None} for t in curves[0].targets]
-    return fit(curves, SearchSpace.from_dict({"domains": names, "targets": targets}), law)
-
-
-def _load_law(path: Path) -> LawFit:
-    try:
-        return LawFit.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"no law {str(path)!r}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} holds no law written by `bimix-tune fit`: {error}") from error
 
 
 def _terminated(signum: int, frame: FrameType | None) -> None:

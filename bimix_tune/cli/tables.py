@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
-from bimix_tune.laws import LawFit
 from bimix_tune.loop.result import RECOMMENDATION, Confirmation, SearchResult
 from bimix_tune.mixture import Mixture
 
@@ -98,18 +95,3 @@ def confirmation_table(confirmation: Confirmation, unit: str) -> Table:
         interval = "" if math.isnan(c.low) else f"{c.low:+.4f} to {c.high:+.4f}"
         table.add_row(c.label, f"{sum(runs) / len(runs):.4f}", f"{c.mean:+.4f}", interval)
     return table
-
-
-def law_summary(law: LawFit) -> RenderableType:
-    """How the fit went, in words, and its coefficients."""
-    table = Table(title="Law coefficients", title_justify="left", header_style="bold")
-    table.add_column("target")
-    parameters = law.parameters()
-    columns = [k for k, v in next(iter(parameters.values())).items() if isinstance(v, float)]
-    for column in columns:
-        table.add_column(column, justify="right")
-    for target, values in parameters.items():
-        table.add_row(target, *(f"{values[c]:.4g}" for c in columns))
-    notes: Sequence[str] = law.warnings
-    lines = [Text(law.status), *(Text(f"note: {note}", style="yellow") for note in notes)]
-    return Group(*lines, table)

@@ -15,7 +15,7 @@ from bimix_tune.space import SearchSpace
 def coefficients(
     law: Law, space: SearchSpace, theta: Array, reference: float
 ) -> dict[str, dict[str, Any]]:
-    """By target: alpha, beta, B, C, eps, delta, rho if there is one, and a row by domain.
+    """By target: alpha, beta, B, C, delta, eps, rho, as far as the law has them, a row by domain.
 
     Args:
         law: The law.
@@ -29,13 +29,15 @@ def coefficients(
         level, phi = float(np.exp(row[LEVEL])), float(1.0 / (1.0 + np.exp(-row[PHI])))
         beta = float(np.exp(row[BETA]))
         result[name] = {
-            "alpha": float(np.exp(row[ALPHA])),
             "beta": beta,
             "B": level * phi * reference**beta,
             "C": level * (1.0 - phi),
-            "eps": float(np.exp(row[EPS])),
             "delta": float(row[DELTA] ** 2),
         }
+        if law.name != "linear":
+            result[name] = {"alpha": float(np.exp(row[ALPHA])), **result[name]}
+        if law.name not in ("linear", "transported"):
+            result[name]["eps"] = float(np.exp(row[EPS]))
         if by_domain:
             kind, domains = by_domain[i]
             if kind == "transfer" and len(row) > RHO:

@@ -16,6 +16,9 @@ POINT = 0.01
 """One more percent of the tokens."""
 DRAWS = 32
 """Draws from the posterior that say how certain an effect is."""
+RELATIVE = frozenset({"linear", "exponential", "log-linear"})
+"""Laws whose coefficients by domain are known up to a common constant, as proportions sum to one:
+effects are differences of them, but what a token is worth is not defined."""
 MARGIN = 1e-6
 """Proportions that miss the tried range by less are in it."""
 
@@ -32,7 +35,7 @@ class Explanation:
         objective: The same for the weighted mean, (K,).
         deviation: Its standard deviation over draws from the posterior, (K,).
         exchange: Tokens of the column's domain that lower the objective as much as one token of
-            the row's, (K, K); NaN where a domain does not lower it.
+            the row's, (K, K); NaN where a domain does not lower it, and for laws in `RELATIVE`.
         outside: Sentences about proportions that no run tried.
     """
 
@@ -69,7 +72,7 @@ def explain(fit: LawFit, mixture: Mapping[str, float], tokens: float) -> Explana
         effects,
         objective,
         np.sqrt(((drawn - objective) ** 2).mean(axis=0)),
-        _exchange(weights @ _slopes(fit, r, tokens)),
+        _exchange(weights @ _slopes(fit, r, tokens), bool(RELATIVE & set(fit.rungs))),
         outside(fit, mixture),
     )
 
@@ -101,7 +104,7 @@ def _effects(fit: LawFit, r: Array, tokens: float) -> Array:
     return np.asarray(POINT * (slopes - others))
 
 
-def _exchange(gradient: Array) -> Array:
+def _exchange(gradient: Array, relative: bool) -> Array:
     """Ratios of the gains of a token, (K, K)."""
-    gain = np.where(gradient < 0, -gradient, np.nan)
+    gain = np.where((gradient < 0) & (not relative), -gradient, np.nan)
     return np.asarray(gain[:, None] / gain[None, :])

@@ -1,6 +1,6 @@
 """The ladder: several rungs fitted to the same runs, blended by how well they predict.
 
-The weight of a rung is proportional to the inverse of its squared error on mixtures left out. A
+The weight of a rung falls with its squared error on mixtures left out, the more the more runs. A
 blend of unlike models beats each of them at every number of runs on all published runs tried: the
 plain law is stiff and right where runs are few, processes follow what it misses where they are
 many, and they err in different ways.
@@ -29,6 +29,9 @@ CORRELATION_STRENGTH = 10.0
 """Runs that the typical correlation counts for."""
 OUTLIER = 3.0
 """Errors beyond so many of their standard deviations are pulled in."""
+SHARPER_RUNS = 64.0
+"""Weights are inverse squared errors to a power that grows by one with so many runs: it becomes
+surer which rung is best (with 256 runs of 17 domains no blend beats the best rung)."""
 LEAST_ERROR = 1e-12
 """Sum of squares below which rungs are equally good."""
 
@@ -90,8 +93,18 @@ class Ladder:
         return coefficients(rung.law, rung.space, rung.estimate.theta, reference)
 
     def draw(self, rng: np.random.Generator) -> Blend:
-        """A surface from the posterior."""
-        return Blend(tuple(r.draw(rng, self.noise) for r in self.rungs), self.weights)
+        """A surface from the posterior: the blend, off by as much as a draw of one rung is off it.
+
+        The rung is chosen by its weight. A blend of draws of all rungs would scatter less than
+        the rungs do, as their errors would partly cancel.
+        """
+        chosen = int(rng.choice(len(self.rungs), p=self.weights.mean(axis=1)))
+        rung = self.rungs[chosen]
+        shapes = (*self.surface.shapes, rung.draw(rng, self.noise))
+        weights = np.vstack([self.weights, np.ones(self.weights.shape[1])])
+        weights[chosen] -= 1.0
+        used = np.flatnonzero(np.any(weights != 0.0, axis=1))
+        return Blend(tuple(shapes[i] for i in used), weights[used])
 
 
 def climb(
@@ -127,19 +140,21 @@ def climb(
 def _blended(rungs: Sequence[Rung], seen: Observations, space: SearchSpace) -> Ladder:
     left = np.stack([seen.log_loss - rung.left_out() for rung in rungs])
     known = np.stack([r.estimate.weight[:, : len(seen.r)] for r in rungs]).min(axis=0)
-    weights = _weights((known * left**2).sum(2), space)
+    weights = _weights((known * left**2).sum(2), len(seen.r), space)
     residual = (weights[:, :, None] * left).sum(0)
     variance = (weights * np.stack([r.noise for r in rungs])).sum(0)
     return Ladder(tuple(rungs), weights, covariance(residual, known, variance))
 
 
-def _weights(errors: Array, space: SearchSpace) -> Array:
-    """Inverse squared errors (m, V), those of targets with own domain, and without, together."""
+def _weights(errors: Array, runs: int, space: SearchSpace) -> Array:
+    """From squared errors (m, V), those of targets with own domain, and without, together."""
+    power = 1.0 + runs / SHARPER_RUNS
     own = np.array([i is not None for i in space.own])
     weights = np.empty_like(errors)
     for kind in (own, ~own):
         total = errors[:, kind].sum(axis=1, keepdims=True)
-        inverse = 1.0 / np.maximum(total, LEAST_ERROR)
+        inverse = (total.min() + LEAST_ERROR) / (total + LEAST_ERROR)
+        inverse = inverse**power
         weights[:, kind] = inverse / inverse.sum()
     return weights
 

@@ -119,6 +119,22 @@ def inverse_diagonal(a: Array, diagonal: Array) -> Array:
     return np.asarray(1.0 / diagonal - (scaled * np.linalg.solve(inner, scaled)).sum(-2))
 
 
+def quadratic(a: Array, diagonal: Array, c: Array) -> Array:
+    """``c (A^T A + diag(d))^-1 c^T`` for every row of c, (..., M, P) -> (..., M)."""
+    n, p = a.shape[-2:]
+    if p <= n:
+        scale = 1.0 / np.sqrt((a**2).sum(-2) + diagonal)
+        scaled, rows = a * scale[..., None, :], c * scale[..., None, :]
+        matrix = np.swapaxes(scaled, -1, -2) @ scaled
+        matrix[..., np.arange(p), np.arange(p)] += diagonal * scale**2
+        return np.asarray((rows * np.swapaxes(np.linalg.solve(matrix, rows.mT), -1, -2)).sum(-1))
+    scaled = a / diagonal[..., None, :]
+    inner = scaled @ np.swapaxes(a, -1, -2) + np.eye(n)
+    cross = scaled @ c.mT
+    total = (c**2 / diagonal[..., None, :]).sum(-1)
+    return np.asarray(total - (cross * np.linalg.solve(inner, cross)).sum(-2))
+
+
 def _cost(residual: Array, weight: Array, offset: Array, precision: Array) -> Array:
     return np.asarray((weight * residual**2).sum(-1) + (precision * offset**2).sum(-1))
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from bimix_tune.laws import least_squares
 from bimix_tune.laws.base import Law, log_loss
-from bimix_tune.laws.fitting import Estimate, rows
+from bimix_tune.laws.fitting import Estimate, Rows, rows
 from bimix_tune.laws.kernel import JITTER, Kernel, fit_kernel
 from bimix_tune.laws.observations import Observations
 from bimix_tune.laws.surface import Process, Shape, Waves
@@ -68,77 +68,87 @@ class Rung:
         theta = self.estimate.theta
         return Shape(self.law, self.space, theta, self._process(self.seen.log_loss, theta))
 
-    @cached_property
-    def _spread(self) -> Array:
-        """Variance of each run's noise, (V, R)."""
-        weight = self.estimate.weight[:, : len(self.seen.r)]
-        factor = self.noise_factor(self.seen.r)
-        return np.asarray(self.noise[:, None] * factor / np.maximum(weight, LEAST_WEIGHT))
-
     def noise_factor(self, r: Array) -> Array:
         """Variance of a run's noise at mixtures over `noise`, (M, K) -> (M,)."""
         return np.ones(len(r)) if self.kernel is None else self.kernel.noise_factor(r)
 
     @cached_property
-    def _covariance(self) -> Array:
-        """Of g + e at the runs, (V, R, R)."""
-        v, n = self._spread.shape
-        q = np.zeros((v, n, n)) if self.kernel is None else self.kernel(self.seen.r, self.seen.r)
-        at = np.arange(n)
-        q[:, at, at] += self._spread + JITTER * q[:, at, at]
-        return q
+    def _spread(self) -> Array:
+        """Variance of the noise of runs and, below them, falls, (V, N)."""
+        spread = self.noise[:, None] / np.maximum(self.estimate.weight, LEAST_WEIGHT)
+        spread[:, : self._runs] *= self.noise_factor(self.seen.r)
+        return np.asarray(spread)
+
+    @property
+    def _runs(self) -> int:
+        return len(self.seen.r)
 
     @cached_property
-    def _at_runs(self) -> tuple[Array, Array]:
-        """The law's log losses (V, R) and their derivatives by the coordinates (V, R, P)."""
-        return self._law_at(self.estimate.theta)
+    def _rows(self) -> Rows:
+        return rows(self.law, self.space, self.seen)
 
-    def _law_at(self, theta: Array) -> tuple[Array, Array]:
-        seen = self.seen
-        t = seen.tokens / seen.reference
-        return log_loss(self.law, theta, self.space, seen.r, t, seen.decayed)
+    @cached_property
+    def _whiten(self) -> Array:
+        """W with ``W^T W`` the inverse of the covariance of g + e at runs and falls, (V, N, N)."""
+        v, n = self._spread.shape
+        q, some = np.zeros((v, n, n)), self._runs
+        if self.kernel is not None:
+            q[:, :some, :some] = self.kernel(self.seen.r, self.seen.r)
+        at = np.arange(n)
+        q[:, at, at] += self._spread + JITTER * q[:, at, at]
+        return np.asarray(np.linalg.inv(np.linalg.cholesky(q)))
+
+    @cached_property
+    def _at_rows(self) -> tuple[Array, Array]:
+        """The law at runs and falls (V, N), and its derivatives by the coordinates (V, N, P)."""
+        return self._rows.predict(self.estimate.theta)
 
     def _process(self, y: Array, theta: Array) -> Process | None:
         """The process that meets log losses (V, R) together with a law."""
         if self.kernel is None:
             return None
-        left = (y - self._law_at(theta)[0])[..., None]
-        weights = np.linalg.solve(self._covariance, left)[..., 0]
-        return Process(self.kernel, self.seen.r, np.asarray(weights))
-
-    @cached_property
-    def _inverse(self) -> Array:
-        """Of the covariance of all that is uncertain at the runs, the law linearised, (V, R, R)."""
-        tangent = _tangent(self._at_runs[1], self.estimate.prior.sd)
-        return np.asarray(np.linalg.inv(tangent + self._covariance))
+        left = y - self._rows.predict(theta)[0][:, : self._runs]
+        whiten = self._whiten[:, : self._runs, : self._runs]
+        weights = whiten.mT @ (whiten @ left[..., None])
+        return Process(self.kernel, self.seen.r, np.asarray(weights[..., 0]))
 
     def left_out(self) -> Array:
         """Log losses of the runs as predicted without their mixture, linearised, (V, R).
 
         ``y_g - (C^-1_gg)^-1 (C^-1 z)_g`` for the runs g of one mixture (Rasmussen and Williams
-        2006, eq. 5.12, for groups), hyperparameters kept.
+        2006, eq. 5.12, for groups), hyperparameters kept; C is the covariance of all that is
+        uncertain, the law linearised.
         """
-        value, jacobian = self._at_runs
+        value, jacobian = self._at_rows
         offset = self.estimate.theta - self.estimate.prior.mean
-        z = self.seen.log_loss - value + (jacobian @ offset[..., None])[..., 0]
-        solved = (self._inverse @ z[..., None])[..., 0]
-        out = np.empty_like(z)
+        z = self._rows.y - value + (jacobian @ offset[..., None])[..., 0]
+        a = (self._whiten @ jacobian) * self.estimate.prior.sd[:, None, :]
+        inner = np.linalg.solve(np.eye(a.shape[1]) + a @ a.mT, self._whiten)
+        inverse = self._whiten.mT @ inner
+        solved = (inverse @ z[..., None])[..., 0]
+        out = np.empty_like(self.seen.log_loss)
         for group in range(self.seen.mixtures):
             runs = np.flatnonzero(self.seen.group == group)
-            block = self._inverse[:, runs][:, :, runs]
+            block = inverse[:, runs][:, :, runs]
             out[:, runs] = np.linalg.solve(block, solved[:, runs, None])[..., 0]
         return np.asarray(self.seen.log_loss - out)
 
     def variance(self, r: Array, t: Array, decayed: Array) -> Array:
-        """Of the surface at mixtures (M, K), without the noise of a run, (V, M)."""
-        sd = self.estimate.prior.sd
-        _, jacobian = log_loss(self.law, self.estimate.theta, self.space, r, t, decayed)
-        cross = (jacobian * sd[:, None, :] ** 2) @ np.swapaxes(self._at_runs[1], -1, -2)
-        total = ((jacobian * sd[:, None, :]) ** 2).sum(-1)
+        """Of the surface at mixtures (M, K), without the noise of a run, (V, M).
+
+        That of the process at known coordinates, and what their uncertainty adds (Rasmussen and
+        Williams 2006, eq. 2.42), with the law linearised.
+        """
+        _, c = log_loss(self.law, self.estimate.theta, self.space, r, t, decayed)
+        a = self._whiten @ self._at_rows[1]
+        total = np.zeros(c.shape[:2])
         if self.kernel is not None:
-            cross = cross + self.kernel(r, self.seen.r)
-            total = total + np.exp(2.0 * self.kernel.size)[:, None]
-        return np.asarray(np.maximum(total - ((cross @ self._inverse) * cross).sum(-1), 0.0))
+            whiten = self._whiten[:, :, : self._runs]
+            cross = self.kernel(r, self.seen.r) @ whiten.mT  # (V, M, N)
+            total = np.exp(2.0 * self.kernel.size)[:, None] - (cross**2).sum(-1)
+            c = c - cross @ a
+        total = total + least_squares.quadratic(a, 1.0 / self.estimate.prior.sd**2, c)
+        return np.asarray(np.maximum(total, 0.0))
 
     def draw(self, rng: np.random.Generator, noise: Array) -> Shape:
         """A surface from the posterior: a fit to perturbed data about a perturbed prior.
@@ -153,41 +163,34 @@ class Rung:
         seen, prior = self.seen, self.estimate.prior
         scale = np.sqrt(self._spread / np.diagonal(noise)[:, None])
         errors = np.linalg.cholesky(noise) @ rng.standard_normal(self._spread.shape)
-        y = seen.log_loss + errors * scale
+        y = self._rows.y + errors * scale
         waves = None if self.kernel is None else _waves(self.kernel, rng)
         if waves is not None:
-            y = y - waves(seen.r)
+            y[:, : self._runs] -= waves(seen.r)
         centre = prior.mean + prior.sd * rng.standard_normal(prior.mean.shape)
         centre = np.where(prior.squares, np.abs(centre), centre)
         theta = self._refit(y, centre, self.law.start(self.estimate.theta, self.space), DRAW_STEPS)
-        return Shape(self.law, self.space, theta, self._process(y, theta), waves)
+        process = self._process(y[:, : self._runs], theta)
+        return Shape(self.law, self.space, theta, process, waves)
 
     def _refit(self, y: Array, centre: Array, start: Array, steps: int) -> Array:
         """Coordinates by least squares weighted by the inverse covariance of g + e.
 
         Args:
-            y: Log losses of the runs, (V, R).
+            y: Log losses of the runs and their falls, (V, N).
             centre: Of the prior, (V, P).
             start: First coordinates.
             steps: Levenberg-Marquardt steps.
         """
-        problem = rows(self.law, self.space, self.seen)
-        n = len(self.seen.r)
-        whiten = np.linalg.inv(np.linalg.cholesky(self._covariance))
-        falls = np.sqrt(problem.weight[:, n:] / self.noise[:, None])
-
-        def white(value: Array) -> Array:
-            return np.concatenate([whiten @ value[:, :n], falls[..., None] * value[:, n:]], axis=1)
 
         def predict(theta: Array) -> tuple[Array, Array]:
-            value, jacobian = problem.predict(theta)
-            return white(value[..., None])[..., 0], white(jacobian)
+            value, jacobian = self._rows.predict(theta)
+            return (self._whiten @ value[..., None])[..., 0], self._whiten @ jacobian
 
-        whole = np.concatenate([y, problem.y[:, n:]], axis=1)
         solution = least_squares.solve(
             predict,
-            white(whole[..., None])[..., 0],
-            np.ones_like(whole),
+            (self._whiten @ y[..., None])[..., 0],
+            np.ones_like(y),
             centre,
             1.0 / self.estimate.prior.sd**2,
             start,
@@ -217,7 +220,7 @@ def with_process(
     weight = np.maximum(alone.weight[:, : len(seen.r)], LEAST_WEIGHT)
     kernel = fit_kernel(seen.r, z, _tangent(jacobian, alone.prior.sd), weight, before)
     rung = Rung(law, space, seen, alone, kernel)
-    theta = rung._refit(seen.log_loss, alone.prior.mean, alone.theta, REFIT_STEPS)
+    theta = rung._refit(rung._rows.y, alone.prior.mean, alone.theta, REFIT_STEPS)
     moved = Estimate(theta, alone.prior, alone.noise, alone.weight, alone.converged)
     return Rung(law, space, seen, moved, kernel)
 

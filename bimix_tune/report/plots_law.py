@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -65,15 +65,16 @@ def agreement(predicted: Array, observed: Array) -> str:
 
 
 def transfer(matrix: Array, targets: Sequence[str], domains: Sequence[str]) -> go.Figure:
-    """Heat map of the worth of a domain's token for a target, in tokens of its own domain.
+    """Heat map of the worth of a domain for a target, its own domain being one.
 
     Args:
         matrix: (V, K); a target's own domain is 1.
         targets: Names of the rows, (V,).
         domains: Names of the columns, (K,).
     """
-    said = "a token of %{customdata[1]} is worth %{text} for %{customdata[0]}"
-    return _by_domain(matrix, targets, domains, "worth", said, max(1.0, float(matrix.max())), 2)
+    said = "%{customdata[1]} is worth %{text} for %{customdata[0]}"
+    scale = _Scale("worth", 0.0, max(1.0, float(matrix.max())), theme.SEQUENTIAL)
+    return _by_domain(matrix, targets, domains, scale, said, _entries(matrix, 2))
 
 
 def additive(matrix: Array, targets: Sequence[str], domains: Sequence[str]) -> go.Figure:
@@ -85,39 +86,85 @@ def additive(matrix: Array, targets: Sequence[str], domains: Sequence[str]) -> g
         domains: Names of the columns, (K,).
     """
     said = "W of %{customdata[1]} for %{customdata[0]}: %{text}"
-    return _by_domain(matrix, targets, domains, "W", said, float(matrix.max()) or 1.0, 3)
+    scale = _Scale("W", 0.0, float(matrix.max()) or 1.0, theme.SEQUENTIAL)
+    return _by_domain(matrix, targets, domains, scale, said, _entries(matrix, 3))
+
+
+def linear(matrix: Array, targets: Sequence[str], domains: Sequence[str]) -> go.Figure:
+    """Heat map of c, the change of targets' log losses by proportions; blue where they fall.
+
+    Args:
+        matrix: (V, K).
+        targets: Names of the rows, (V,).
+        domains: Names of the columns, (K,).
+    """
+    said = "c of %{customdata[1]} for %{customdata[0]}: %{text}"
+    reach = float(np.abs(matrix).max()) or 1.0
+    scale = _Scale("c", -reach, reach, FALLING)
+    cells = [[theme.signed(v, 3) for v in row] for row in matrix]
+    return _by_domain(matrix, targets, domains, scale, said, cells)
+
+
+def effects(matrix: Array, targets: Sequence[str], domains: Sequence[str], unit: str) -> go.Figure:
+    """Heat map of what one more percent of a domain does to each target; blue where it helps.
+
+    Args:
+        matrix: Changes of losses in thousandths, the objective first, (1 + V, K).
+        targets: Names of the rows but the first, (V,).
+        domains: Names of the columns, (K,).
+        unit: Unit of the losses.
+    """
+    reach = float(np.abs(matrix).max()) or 1.0
+    digits = 2 if reach < 10 else 1 if reach < 100 else 0
+    said = "one more percent of %{customdata[1]}: %{text} thousandths for %{customdata[0]}"
+    cells = [[theme.signed(v, digits) for v in row] for row in matrix]
+    scale = _Scale(f"10⁻³ {theme.label(unit)}", -reach, reach, FALLING)
+    figure = _by_domain(matrix, ["objective", *targets], domains, scale, said, cells)
+    figure.add_hline(y=0.5, line={"color": theme.INK, "width": 1.5})
+    return figure
+
+
+FALLING = tuple((1.0 - at, colour) for at, colour in reversed(theme.DIVERGING))
+"""A diverging scale that is blue for what is negative: a lower loss."""
+
+
+class _Scale(NamedTuple):
+    """Colours of a heat map: what they mean, their ends, and the colours."""
+
+    name: str
+    low: float
+    high: float
+    colours: Sequence[tuple[float, str]]
 
 
 def _by_domain(
     matrix: Array,
     targets: Sequence[str],
     domains: Sequence[str],
-    name: str,
+    scale: _Scale,
     said: str,
-    reach: float,
-    digits: int,
+    cells: Sequence[Sequence[str]],
 ) -> go.Figure:
-    """Heat map of coefficients by target and domain.
+    """Heat map of numbers by target and domain.
 
     Args:
-        matrix: (V, K), not negative.
+        matrix: (V, K).
         targets: Names of the rows, (V,).
         domains: Names of the columns, (K,).
-        name: Of the coefficients.
+        scale: The colours.
         said: What a cell says when pointed at, in plotly's template language.
-        reach: End of the colour scale.
-        digits: Decimals of a cell.
+        cells: Texts of the cells, (V, K).
     """
     trace = go.Heatmap(
         z=matrix,
         x=list(range(len(domains))),
         y=list(range(len(targets))),
-        zmin=0,
-        zmax=reach,
-        colorscale=theme.SEQUENTIAL,
+        zmin=scale.low,
+        zmax=scale.high,
+        colorscale=scale.colours,
         xgap=2,
         ygap=2,
-        text=[[_entry(v, digits) for v in row] for row in matrix],
+        text=cells,
         textfont={"color": theme.INK},
         texttemplate="%{text}" if len(domains) <= 12 else None,
         customdata=[
@@ -126,7 +173,7 @@ def _by_domain(
         ],
         hovertemplate=f"{said}<extra></extra>",
         colorbar={
-            "title": {"text": name, "side": "right", "font": {"size": 13}},
+            "title": {"text": scale.name, "side": "right", "font": {"size": 13}},
             "thickness": 12,
             "outlinewidth": 0,
         },
@@ -139,8 +186,10 @@ def _by_domain(
     )
 
 
-def _entry(value: float, digits: int) -> str:
-    return "0" if value < 0.5 * 10**-digits else f"{value:.{digits}f}"
+def _entries(matrix: Array, digits: int) -> list[list[str]]:
+    """Numbers >= 0, those that round to none as a bare zero."""
+    none = 0.5 * 10**-digits
+    return [["0" if v < none else f"{v:.{digits}f}" for v in row] for row in matrix]
 
 
 def _names(names: Sequence[str], width: int) -> dict[str, Any]:

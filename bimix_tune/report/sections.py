@@ -184,7 +184,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[SearchResult], str]], ...] = (
     ("mixtures", "Mixtures side by side", _mixtures),
     ("gains", "Where the gain comes from", _gains),
     ("progress", "Progress of the search", _progress),
-    ("law", "How well the law predicts", law),
+    ("law", "The law", law),
     ("curves", "Loss curves", _curves),
     ("runs", "Runs", _runs),
     ("settings", "Settings and provenance", _settings),

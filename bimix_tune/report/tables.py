@@ -12,6 +12,7 @@ from bimix_tune.loop.result import RECOMMENDATION, Confirmation, RunRecord, Sear
 from bimix_tune.report import theme
 from bimix_tune.report.markup import Markup, bullets, escape, table
 from bimix_tune.report.verdict import BETTER, EQUAL, SINGLE, WORSE, decimals, interval, judge
+from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 
 PACKAGES = ("bimix-tune", "optuna", "numpy", "scipy", "torch", "transformers", "ray", "plotly")
@@ -115,6 +116,51 @@ def parameters(values: Mapping[str, Mapping[str, object]]) -> Markup:
     )
     rows = [[target, *(_number(row.get(k)) for k in names)] for target, row in values.items()]
     return table(["target", *names], rows)
+
+
+def by_domain(rows: Mapping[str, Mapping[str, float]], domains: Sequence[str]) -> Markup:
+    """Coefficients by target and domain in numbers."""
+    lines = [[target, *(_number(row.get(d)) for d in domains)] for target, row in rows.items()]
+    return table(["target", *domains], lines)
+
+
+def exchange(rates: Array, names: Sequence[str]) -> Markup:
+    """Tokens of one domain for a token of another, (K, K)."""
+    rows = [
+        [theme.short(name, 24), *map(_rate, row)]
+        for name, row in zip(names, rates.tolist(), strict=True)
+    ]
+    return table(["one token of", *(theme.short(name, 14) for name in names)], rows)
+
+
+def _rate(value: float) -> str:
+    if not math.isfinite(value):
+        return "–"
+    return "> 999" if value > 999 else f"{value:.{2 if value < 10 else 0}f}"
+
+
+def rungs(shares: Mapping[str, float]) -> Markup:
+    """The laws of a blend with their shares of the prediction, as bars."""
+    most = max(shares.values(), default=1.0) or 1.0
+    rows: list[Sequence[str]] = []
+    for name, share in sorted(shares.items(), key=lambda item: -item[1]):
+        bar = Markup(f'<div class="bar rung"><i style="width:{100 * share / most:.2f}%"></i></div>')
+        number = theme.percent(share).replace(" ", NO_BREAK)
+        rows.append([name.replace(" ", NO_BREAK), bar, number, RUNGS.get(name, "")])
+    return table(["part of the law", "", "share", "says"], rows, 4)
+
+
+NO_BREAK = "\u00a0"
+PROCESS = "with a Gaussian process on what it misses"
+RUNGS = {
+    "bimix": "only a target's own domain counts",
+    "transfer": "other domains help too, a little of many more than much of one",
+    "additive": "a target without own domain is a sum over the domains",
+    "linear": "the log loss is a line in the proportions",
+    "transported": "the law of the smaller model size, stretched",
+}
+RUNGS |= {f"{name} + process": f"{text}; {PROCESS}" for name, text in RUNGS.items()}
+"""What the laws of a blend say, by name."""
 
 
 def _is_number(value: object) -> bool:

@@ -56,10 +56,19 @@ def baseline_colour(position: int) -> str:
 
 def label(name: str, width: int = 26) -> str:
     """A user's name as plotly text, which reads tags: escaped, and shortened in the middle."""
-    if len(name) > width:
-        head = (width - 1) * 2 // 3
-        name = f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
-    return html.escape(name, quote=False)
+    return html.escape(short(name, width), quote=False)
+
+
+def short(name: str, width: int) -> str:
+    """A name, shortened in the middle.
+
+    >>> short("common crawl of 2024", 12)
+    'common …2024'
+    """
+    if len(name) <= width:
+        return name
+    head = (width - 1) * 2 // 3
+    return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
 
 
 def percent(share: float) -> str:

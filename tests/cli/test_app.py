@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from bimix_tune import LossCurve, Mixture, entropy, read_curves, write_curves
-from bimix_tune.cli import main
 from bimix_tune.config import load_config, open_corpus
 from bimix_tune.loop.outcome import load_study
 
@@ -22,28 +21,6 @@ trainer: {type: synthetic, domains: [web, code, books], tokens: 10k, sleep: %s}
 search: {trials: 8, confirm_seeds: 1}
 executor: {type: local}
 """
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
-    """Run a command line; returns (exit status, output, errors)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["bimix-tune", *map(str, args)])
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def write_run(tmp_path, sleep=0):
@@ -186,7 +163,7 @@ def test_a_search_without_a_result_has_a_status(cli, tmp_path):
 def test_every_command_explains_itself_with_an_example(cli):
     code, out, _ = cli("--help")
     assert code == 0
-    for name in ("search", "status", "report", "fit", "optimise", "entropy", "corpus"):
+    for name in ("search", "status", "report", "fit", "optimise", "explain", "entropy", "corpus"):
         assert name in out
         code, text, _ = cli(name, "--help")
         assert code == 0

@@ -62,7 +62,7 @@ def test_a_whole_report(result: SearchResult, tmp_path: Path) -> None:
     assert len(page.ids) == len(set(page.ids))
     plots = {i for i in page.ids if i.startswith("plot-")}
     panels = {f"plot-law-{i}" for i in range(1 + len(result.space.target_names))}
-    names = ("confirmation", "mixtures", "gains", "progress", "curves", "transfer")
+    names = ("confirmation", "mixtures", "gains", "progress", "curves", "transfer", "effects")
     assert plots == panels | {f"plot-{n}" for n in names}
     assert verdict(result).sentence in page.text
     assert str(result.folder) in page.text and "made up" in page.text

@@ -1,6 +1,6 @@
 import numpy as np
 
-from bimix_tune.report import plots_law
+from bimix_tune.report import plots_law, theme
 
 
 def test_held_out_leaves_out_what_was_not_measured() -> None:
@@ -48,3 +48,23 @@ def test_coefficients_of_a_sum_fill_their_scale() -> None:
     assert list(figure.data[0].text[0]) == ["0.024", "0", "0.200"]
     assert figure.data[0].zmax == 0.2
     assert plots_law.additive(np.zeros((1, 2)), ["t"], ["a", "b"]).data[0].zmax == 1.0
+
+
+def test_effects_are_blue_where_a_loss_falls_and_begin_with_the_objective() -> None:
+    matrix = np.array([[0.0, -0.001], [-5.123, 2.0], [1.0, 0.5]])
+    figure = plots_law.effects(matrix, ["t", "<u>"], ["a", "b"], "bits/byte")
+    trace = figure.data[0]
+    assert figure.layout.yaxis.ticktext == ("objective", "t", "&lt;u&gt;")
+    assert [list(row) for row in trace.text[:2]] == [["0.00", "0.00"], ["-5.12", "+2.00"]]
+    assert (trace.zmin, trace.zmax) == (-5.123, 5.123)
+    assert trace.colorscale[0] == (0.0, theme.DIVERGING[-1][1])
+    assert trace.colorscale[-1] == (1.0, theme.DIVERGING[0][1])
+    large = plots_law.effects(100 * matrix, ["t", "u"], ["a", "b"], "bits/byte").data[0]
+    assert large.text[1][0] == "-512"
+
+
+def test_lines_and_nothing_have_a_scale_about_zero() -> None:
+    trace = plots_law.linear(np.array([[0.1, -0.4]]), ["t"], ["a", "b"]).data[0]
+    assert list(trace.text[0]) == ["+0.100", "-0.400"]
+    assert (trace.zmin, trace.zmax) == (-0.4, 0.4)
+    assert plots_law.linear(np.zeros((1, 2)), ["t"], ["a", "b"]).data[0].zmax == 1.0

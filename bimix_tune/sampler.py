@@ -39,6 +39,10 @@ logger = logging.getLogger(__name__)
 OBJECTIVE = "objective"
 """Name of the only target of a study that reports no losses, just a value."""
 
+WARM_RUNS = 48
+"""With so many curves a fit begins where the last one ended, which saves half of its time; with
+fewer it depends on the study alone, not on the fits before."""
+
 TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -200,8 +204,8 @@ class BiMixSampler(BaseSampler):
         with self._lock:
             if self._fitted[0] != key:
                 try:
-                    last = self._fitted[1]
-                    law = fit(curves, space, self._law, before=last, judge=False)
+                    near = self._fitted[1] if len(curves) >= WARM_RUNS else None
+                    law = fit(curves, space, self._law, before=near, judge=False)
                     self._fitted = (key, law)
                 except FitError as error:
                     if curves:

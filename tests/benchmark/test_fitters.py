@@ -19,6 +19,12 @@ def one_task(data, law, kind="final", n=12):
     return plan([data], [law], [kind], [n], 1)[0][0]
 
 
+def order(data, law, kind="final"):
+    """Mean rank correlation over four draws: losses differ by one percent in all, which is little
+    more than twice the noise, so that a single draw of 12 runs says little."""
+    return np.mean([judge(task).spearman for task in plan([data], [law], [kind], [12], 4)[0]])
+
+
 OURS = [law for law in LAWS if law not in PUBLISHED]
 SMOOTH = [law for law in PUBLISHED if law != "lightgbm"]
 
@@ -44,7 +50,7 @@ def test_published_laws_are_judged_without_an_interval(data, law):
 def test_the_law_behind_the_synthetic_swarm_beats_the_mean(data):
     transfer, mean = (judge(one_task(data, law)) for law in ("transfer", "mean"))
     assert transfer.error < 0.3 * mean.error
-    assert transfer.spearman > 0.8
+    assert order(data, "transfer") > 0.8
     assert mean.spearman == 0.0
     assert np.isnan(mean.coverage)
     assert np.isnan(mean.width)
@@ -53,7 +59,7 @@ def test_the_law_behind_the_synthetic_swarm_beats_the_mean(data):
 def test_a_law_extrapolates_what_the_mean_cannot(data):
     transfer, mean = (judge(one_task(data, law, "extrapolate")) for law in ("transfer", "mean"))
     assert transfer.error < 0.02 < 0.1 < mean.error
-    assert transfer.spearman > 0.8
+    assert order(data, "transfer", "extrapolate") > 0.8
 
 
 def test_small_runs_are_asked_for_the_scale_of_the_big_ones(data, monkeypatch):

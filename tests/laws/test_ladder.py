@@ -120,7 +120,8 @@ class Drawn:
         self.shape, self.off = Level(level, 2 * level), off
 
     def draw(self, rng, noise):
-        return Level(*([*self.shape.levels, self.off, -self.off]))
+        first, second = self.shape.levels
+        return Level(first + self.off, second - self.off)
 
 
 def test_a_draw_is_the_blend_off_by_a_draw_of_one_rung(synthetic):

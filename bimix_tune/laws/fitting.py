@@ -28,6 +28,8 @@ FEWEST_ROUNDS = 3
 SETTLED = 0.05
 """Change of the log variance of the noise that ends the rounds."""
 STEPS = 60
+LARGE_ROUNDS, LARGE_STEPS = 4, 12
+"""The same for problems of several blocks, a thousand domains say, where a step takes a second."""
 PRECISE = 1e-6
 """Relative decrease of the cost that ends a least-squares problem of a round."""
 BATCH_FLOATS = 16_000_000
@@ -128,10 +130,12 @@ def estimate(
     plain = np.concatenate([seen.weight, seen.falls.weight], axis=1)
     noise = np.full(len(theta), (3.0 * TYPICAL_NOISE) ** 2) if before is None else before.noise
     robust = np.ones_like(plain)
-    for round_ in range(ROUNDS):
+    large = theta.size * plain.shape[1] > BATCH_FLOATS
+    rounds, steps = (LARGE_ROUNDS, LARGE_STEPS) if large else (ROUNDS, STEPS)
+    for round_ in range(rounds):
         weight = plain * robust
         start = law.start(theta, space)
-        found = _solved(law, seen, space, Estimate(start, prior, noise, weight, True))
+        found = _solved(law, seen, space, Estimate(start, prior, noise, weight, True), steps)
         theta, residual, variance, converged = found
         result = Estimate(theta, prior, noise, weight, converged)
         last = noise
@@ -145,7 +149,7 @@ def estimate(
 
 
 def _solved(
-    law: Law, seen: Observations, space: SearchSpace, now: Estimate
+    law: Law, seen: Observations, space: SearchSpace, now: Estimate, steps: int
 ) -> tuple[Array, Array, Array, bool]:
     """Coordinates, residuals (V, N) and variances (V, P) at given noise, weights and prior."""
     theta, variance = np.empty_like(now.theta), np.empty_like(now.theta)
@@ -158,7 +162,7 @@ def _solved(
         weight = now.weight[part]
         start = now.theta[part]
         solution = least_squares.solve(
-            problem.predict, problem.y, weight, mean, precision, start, squares, STEPS, PRECISE
+            problem.predict, problem.y, weight, mean, precision, start, squares, steps, PRECISE
         )
         f, jacobian = problem.predict(solution.theta)
         theta[part], residual[part] = solution.theta, problem.y - f

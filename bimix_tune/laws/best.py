@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,7 @@ class _Ordered:
     def losses(self, r: Array) -> Array:
         return self.surface.losses(r[:, self.order])
 
-    @property
+    @cached_property
     def slopes(self) -> Callable[[Array], Array] | None:
         slopes = self.surface.slopes
         if slopes is None:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -112,7 +113,7 @@ class LossSurface:
         """(M, K) -> (M, V)."""
         return np.asarray(np.exp(self.surface.log_loss(*self._at(r))).T)
 
-    @property
+    @cached_property
     def slopes(self) -> Callable[[Array], Array] | None:
         """Their derivatives by the proportions, (M, K) -> (M, V, K); None: not smooth."""
         start = np.full((1, self.domains), 1.0 / self.domains)

@@ -14,7 +14,6 @@ no state that the study does not hold: several processes may share one storage.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from collections.abc import Sequence
@@ -26,10 +25,10 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from bimix_tune import simplex
 from bimix_tune.curves import LossCurve
 from bimix_tune.errors import FitError, MixtureError, did_you_mean
 from bimix_tune.laws import LAWS, LawFit, fit, optimise
+from bimix_tune.proposals import startup_mixture, trust_region, with_fixed
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace, Target
 from bimix_tune.trials import ENQUEUED, PREFIX, curves_of, distributions, lessons, mixture_of
@@ -171,7 +170,7 @@ class BiMixSampler(BaseSampler):
     def propose(self, study: Study, trial: FrozenTrial) -> Array:
         """The proportions for a trial, (K,), in the order of the space."""
         rng = np.random.default_rng([self._seed, trial.number])
-        region = _with_fixed(self._space, trial.system_attrs.get(ENQUEUED, {}))
+        region = with_fixed(self._space, trial.system_attrs.get(ENQUEUED, {}))
         law, tokens = self.law_for(study, trial.number)
         if law is None:
             asked = self.tried(study, trial.number, (*TRIED, TrialState.FAIL))
@@ -220,67 +219,6 @@ class BiMixSampler(BaseSampler):
         trials = [t for t in lessons(study, states) if t.number != number]
         mixtures = [mixture_of(t, self._space) for t in trials]
         return self._space.matrix(m for m in mixtures if m is not None)
-
-
-def startup_mixture(space: SearchSpace, tried: Array, rng: np.random.Generator) -> Array:
-    """The next mixture of the start-up design, (K,).
-
-    First the natural mixture, then the uniform one, then of 64 random mixtures (half around
-    the natural one, half flat) the one farthest from all tried, in square-root geometry
-    (where a step at a small proportion counts for more; Hellinger distance).
-
-    Args:
-        space: The bounds.
-        tried: Mixtures asked for so far, (N, K); failed ones too, not to fail alike again.
-        rng: Source of randomness.
-    """
-    for wish in (space.natural(), space.uniform()):
-        point = space.array(wish)
-        if not len(tried) or np.abs(tried - point).max(axis=1).min() > 1e-3:
-            return point
-    k = len(space.names)
-    around = [space.array(space.natural()), np.full(k, 1 / k)]
-    pool = np.vstack([simplex.dirichlet(rng, c, k, space.low, space.high, 32) for c in around])
-    distance = np.linalg.norm(np.sqrt(pool)[:, None] - np.sqrt(tried)[None], axis=2)
-    return np.asarray(pool[distance.min(axis=1).argmax()])
-
-
-def trust_region(space: SearchSpace, tried: Array) -> SearchSpace:
-    """Bounds that keep each proportion between half the least and twice the greatest tried.
-
-    A law of power form predicts with confidence where no run has been; this lets the
-    search go there in steps. The mixtures tried lie inside, so some mixture always does.
-
-    Args:
-        space: The bounds.
-        tried: Mixtures tried, (N, K).
-    """
-    low = np.maximum(space.low, np.minimum(0.5 * tried.min(axis=0), space.high))
-    high = np.minimum(space.high, np.maximum(2.0 * tried.max(axis=0), space.low))
-    if simplex.infeasibility(low, high):
-        return space
-    return _bounded(space, low, high)
-
-
-def _bounded(space: SearchSpace, low: Array, high: Array) -> SearchSpace:
-    domains = [
-        dataclasses.replace(d, low=float(a), high=float(b))
-        for d, a, b in zip(space.domains, low, high, strict=True)
-    ]
-    return SearchSpace(domains, space.targets, space.source)
-
-
-def _with_fixed(space: SearchSpace, fixed: dict[str, Any]) -> SearchSpace:
-    """The space with the proportions that an enqueued trial fixes."""
-    low, high = space.low, space.high
-    for i, name in enumerate(space.names):
-        if PREFIX + name in fixed:
-            low[i] = high[i] = float(fixed[PREFIX + name])
-    reason = simplex.infeasibility(low, high)
-    if reason:
-        given = {k: v for k, v in fixed.items() if k.startswith(PREFIX)}
-        raise MixtureError(f"no mixture has the enqueued proportions {given}: {reason}")
-    return _bounded(space, low, high)
 
 
 def _objective_curves(study: Study, space: SearchSpace) -> tuple[list[LossCurve], SearchSpace]:

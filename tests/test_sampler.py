@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bimix_tune import BiMixSampler, Domain, SearchSpace, report_losses, suggest_mixture
 from bimix_tune.errors import MixtureError
-from bimix_tune.sampler import startup_mixture, trust_region
+from bimix_tune.proposals import startup_mixture, trust_region
 
 NAMES = ("web", "code", "books", "law")
 SPACE = SearchSpace([Domain(n, prior=p) for n, p in zip(NAMES, (6, 2, 1, 1), strict=True)])

@@ -27,9 +27,10 @@ from bimix_tune.benchmark import (
     write_page,
 )
 from bimix_tune.benchmark.folders import holds_runs
+from bimix_tune.benchmark.recording import record_swarm
 from bimix_tune.benchmark.summary import failures
 from bimix_tune.cli.benchmark_tables import summary_tables
-from bimix_tune.config import CACHE
+from bimix_tune.config import CACHE, load_config, make_executor, prepare
 from bimix_tune.errors import ConfigError, MissingExtraError
 
 benchmark = typer.Typer(
@@ -104,6 +105,47 @@ def fetch_command(
     """
     place = fetch_regmix(output or _cache(), lambda step: console.print(f"  {step}", style="dim"))
     console.print(f"data set: {place}", soft_wrap=True)
+
+
+@benchmark.command("record")
+def record_command(
+    file: Annotated[Path, typer.Argument(help="A run file; its section `search` is not used.")],
+    output: Annotated[
+        Path | None, typer.Option(help="File of curves; default runs/<file name>/swarm.jsonl.")
+    ] = None,
+    mixtures: Annotated[int, typer.Option(help="Different mixtures, sparse and dense.")] = 128,
+    repeated: Annotated[int, typer.Option(help="Mixtures trained with all seeds.")] = 16,
+    seeds: Annotated[int, typer.Option(help="Seeds of the repeated mixtures.")] = 3,
+) -> None:
+    """Train a swarm of mixtures to the end, to benchmark strategies on. Stopped, it continues.
+
+    Example: `bimix-tune benchmark record examples/swarm.yaml`
+    """
+    config = load_config(file)
+    plan = prepare(config, file, lambda step: console.print(f"  {step}", style="dim"))
+    path = output or plan.folder / "swarm.jsonl"
+    numbers = {"mixtures": mixtures, "repeated": repeated, "seeds": seeds}
+    scale = str(config.trainer.get("size", ""))
+    columns = (TextColumn("  runs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with (
+            make_executor(config, plan.trainer) as executor,
+            Progress(*columns, console=console, transient=True) as progress,
+        ):
+            bar = progress.add_task("runs", total=None)
+            record_swarm(
+                plan.space,
+                plan.trainer,
+                executor,
+                path,
+                **numbers,
+                scale=scale,
+                monitor=lambda done, all_: progress.update(bar, completed=done, total=all_),
+            )
+    except KeyboardInterrupt:
+        console.print("stopped; the runs that ended are kept: the same command continues")
+        raise typer.Exit(130) from None
+    console.print(f"swarm: {path}", soft_wrap=True)
 
 
 def _cache() -> Path:

@@ -50,8 +50,9 @@ from bimix_tune.loop.result import (
     SearchResult,
 )
 from bimix_tune.mixture import Mixture
+from bimix_tune.proposals import trust_region
 from bimix_tune.pruner import BiMixPruner
-from bimix_tune.sampler import BiMixSampler, trust_region
+from bimix_tune.sampler import BiMixSampler
 from bimix_tune.space import SearchSpace
 from bimix_tune.strategies.baselines import baseline_mixtures, distinct
 from bimix_tune.training.base import Trainer

@@ -32,7 +32,7 @@ from bimix_tune.loop.result import (
     search_records,
 )
 from bimix_tune.mixture import SAME_MIXTURE, Mixture
-from bimix_tune.sampler import trust_region
+from bimix_tune.proposals import trust_region
 from bimix_tune.space import SearchSpace
 
 ENDED = ("COMPLETE", "PRUNED")

@@ -1,0 +1,85 @@
+"""Where the sampler looks: its start-up design, and the region that a law is trusted in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bimix_tune import simplex
+from bimix_tune.errors import MixtureError
+from bimix_tune.simplex import Array
+from bimix_tune.space import SearchSpace
+from bimix_tune.trials import PREFIX
+
+
+def startup_mixture(space: SearchSpace, tried: Array, rng: np.random.Generator) -> Array:
+    """The next mixture of the start-up design, (K,).
+
+    First the natural mixture, then the uniform one, then of 64 random mixtures (half around
+    the natural one, half flat) the one farthest from all tried, in square-root geometry
+    (where a step at a small proportion counts for more; Hellinger distance).
+
+    Args:
+        space: The bounds.
+        tried: Mixtures asked for so far, (N, K); failed ones too, not to fail alike again.
+        rng: Source of randomness.
+    """
+    for wish in (space.natural(), space.uniform()):
+        point = space.array(wish)
+        if not len(tried) or np.abs(tried - point).max(axis=1).min() > 1e-3:
+            return point
+    k = len(space.names)
+    around = [space.array(space.natural()), np.full(k, 1 / k)]
+    pool = np.vstack([simplex.dirichlet(rng, c, k, space.low, space.high, 32) for c in around])
+    distance = np.linalg.norm(np.sqrt(pool)[:, None] - np.sqrt(tried)[None], axis=2)
+    return np.asarray(pool[distance.min(axis=1).argmax()])
+
+
+def trust_region(space: SearchSpace, tried: Array) -> SearchSpace:
+    """Bounds that keep each proportion between half the least and twice the greatest tried.
+
+    A law of power form predicts with confidence where no run has been; this lets the
+    search go there in steps. The mixtures tried lie inside, so some mixture always does.
+
+    Args:
+        space: The bounds.
+        tried: Mixtures tried, (N, K).
+    """
+    low = np.maximum(space.low, np.minimum(0.5 * tried.min(axis=0), space.high))
+    high = np.minimum(space.high, np.maximum(2.0 * tried.max(axis=0), space.low))
+    if simplex.infeasibility(low, high):
+        return space
+    return bounded(space, low, high)
+
+
+def bounded(space: SearchSpace, low: Array, high: Array) -> SearchSpace:
+    """The space with other bounds, (K,) each."""
+    domains = [
+        dataclasses.replace(d, low=float(a), high=float(b))
+        for d, a, b in zip(space.domains, low, high, strict=True)
+    ]
+    return SearchSpace(domains, space.targets, space.source)
+
+
+def with_fixed(space: SearchSpace, fixed: Mapping[str, Any]) -> SearchSpace:
+    """The space with the proportions that an enqueued trial fixes.
+
+    Args:
+        space: The bounds.
+        fixed: Parameters by name; those that are no proportions are passed over.
+
+    Raises:
+        MixtureError: No mixture of the space has these proportions.
+    """
+    low, high = space.low, space.high
+    for i, name in enumerate(space.names):
+        if PREFIX + name in fixed:
+            low[i] = high[i] = float(fixed[PREFIX + name])
+    reason = simplex.infeasibility(low, high)
+    if reason:
+        given = {k: v for k, v in fixed.items() if k.startswith(PREFIX)}
+        raise MixtureError(f"no mixture has the enqueued proportions {given}: {reason}")
+    return bounded(space, low, high)

@@ -10,12 +10,19 @@ import numpy as np
 
 from bimix_tune import simplex
 from bimix_tune.errors import MixtureError
+from bimix_tune.laws import LawFit
+from bimix_tune.laws.optimum.objectives import ObjectiveLike, as_objective
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 from bimix_tune.trials import PREFIX
 
+STARTUP_DRAWS = 64
+"""Random mixtures of which the start-up design takes the one farthest from all tried."""
 
-def startup_mixture(space: SearchSpace, tried: Array, rng: np.random.Generator) -> Array:
+
+def startup_mixture(
+    space: SearchSpace, tried: Array, rng: np.random.Generator, pool: Array | None = None
+) -> Array:
     """The next mixture of the start-up design, (K,).
 
     First the natural mixture, then the uniform one, then of 64 random mixtures (half around
@@ -26,16 +33,47 @@ def startup_mixture(space: SearchSpace, tried: Array, rng: np.random.Generator) 
         space: The bounds.
         tried: Mixtures asked for so far, (N, K); failed ones too, not to fail alike again.
         rng: Source of randomness.
+        pool: The only mixtures allowed, none of them tried, (M, K): the nearest ones to natural
+            and uniform come first, then the farthest of 64 of them. None: all of the space.
     """
-    for wish in (space.natural(), space.uniform()):
-        point = space.array(wish)
+    wishes = [space.array(space.natural()), space.array(space.uniform())]
+    if pool is not None:
+        if len(tried) < len(wishes):
+            return np.asarray(pool[apart(pool, wishes[len(tried)][None]).argmin()])
+        drawn = pool[rng.permutation(len(pool))[:STARTUP_DRAWS]]
+        return np.asarray(drawn[apart(drawn, tried).argmax()])
+    for point in wishes:
         if not len(tried) or np.abs(tried - point).max(axis=1).min() > 1e-3:
             return point
     k = len(space.names)
-    around = [space.array(space.natural()), np.full(k, 1 / k)]
-    pool = np.vstack([simplex.dirichlet(rng, c, k, space.low, space.high, 32) for c in around])
-    distance = np.linalg.norm(np.sqrt(pool)[:, None] - np.sqrt(tried)[None], axis=2)
-    return np.asarray(pool[distance.min(axis=1).argmax()])
+    half = STARTUP_DRAWS // 2
+    around = (wishes[0], np.full(k, 1 / k))
+    drawn = np.vstack([simplex.dirichlet(rng, c, k, space.low, space.high, half) for c in around])
+    return np.asarray(drawn[apart(drawn, tried).argmax()])
+
+
+def apart(points: Array, others: Array) -> Array:
+    """Distance of points (M, K) to the nearest of others (N, K), in square-root geometry, (M,)."""
+    return np.asarray(np.linalg.norm(np.sqrt(points)[:, None] - np.sqrt(others), axis=2).min(1))
+
+
+def best_of(
+    law: LawFit, pool: Array, region: SearchSpace, tokens: float, objective: ObjectiveLike
+) -> Array:
+    """The candidate with the least predicted objective, (K,); one inside the region, if any is.
+
+    Args:
+        law: A fitted law, or a draw from one.
+        pool: Candidates, (M, K).
+        region: Where the law is trusted.
+        tokens: Training tokens to judge at.
+        objective: As `bimix_tune.laws.optimise` has it.
+    """
+    inside = ((pool >= region.low) & (pool <= region.high)).all(axis=1)
+    pool = pool[inside] if inside.any() else pool
+    losses = law.losses_at(tokens).losses(pool)
+    values = as_objective(objective, law.space.target_names).value(losses, law.space.weights)
+    return np.asarray(pool[values.argmin()])
 
 
 def trust_region(space: SearchSpace, tried: Array) -> SearchSpace:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,8 @@ from optuna.trial import FrozenTrial, TrialState
 from bimix_tune.curves import LossCurve
 from bimix_tune.errors import FitError, MixtureError, did_you_mean
 from bimix_tune.laws import LAWS, LawFit, fit, optimise
-from bimix_tune.proposals import startup_mixture, trust_region, with_fixed
+from bimix_tune.laws.optimum.objectives import ObjectiveLike
+from bimix_tune.proposals import apart, best_of, startup_mixture, trust_region, with_fixed
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace, Target
 from bimix_tune.trials import ENQUEUED, PREFIX, curves_of, distributions, lessons, mixture_of
@@ -55,6 +56,12 @@ class BiMixSampler(BaseSampler):
         space: The mixtures allowed and the targets that judge them.
         target_tokens: Token count at which the law is minimised. None: the greatest seen.
         law: Name of the law, see `bimix_tune.laws.fit`.
+        objective: What is minimised of the predicted losses, see `bimix_tune.laws.optimise`. Not
+            used where a study reports no losses.
+        candidates: The only mixtures to propose, each once: those that data exist for, say.
+            None: all of the space.
+        trust_region: Whether proposals stay near what was tried, see
+            `bimix_tune.proposals.trust_region`.
         n_startup_trials: Trials with a mixture needed before the law is used; until then
             natural, uniform and space-filling random mixtures are proposed.
             None: one more than there are domains, between 4 and 16.
@@ -74,6 +81,9 @@ class BiMixSampler(BaseSampler):
         *,
         target_tokens: int | None = None,
         law: str = "auto",
+        objective: ObjectiveLike = "mean",
+        candidates: Sequence[Mapping[str, float]] | None = None,
+        trust_region: bool = True,
         n_startup_trials: int | None = None,
         independent_sampler: BaseSampler | None = None,
         seed: int | None = None,
@@ -85,6 +95,9 @@ class BiMixSampler(BaseSampler):
         self._space = space
         self._target_tokens = target_tokens
         self._law = law
+        self._objective = objective
+        self._trust_region = trust_region
+        self._candidates = None if candidates is None else space.matrix(candidates)
         if n_startup_trials is None:
             n_startup_trials = min(max(len(space.names) + 1, 4), 16)
         if n_startup_trials < 0:
@@ -101,6 +114,11 @@ class BiMixSampler(BaseSampler):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock(), _fitted=(None, None))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the proportions in a study, in the order of the space."""
+        return tuple(self._distributions)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -172,12 +190,27 @@ class BiMixSampler(BaseSampler):
         rng = np.random.default_rng([self._seed, trial.number])
         region = with_fixed(self._space, trial.system_attrs.get(ENQUEUED, {}))
         law, tokens = self.law_for(study, trial.number)
+        asked = self.tried(study, trial.number, (*TRIED, TrialState.FAIL))
+        pool = self._untried(asked)
         if law is None:
-            asked = self.tried(study, trial.number, (*TRIED, TrialState.FAIL))
-            return startup_mixture(region, asked, rng)
-        tried = self.tried(study, trial.number)
-        best = optimise(law.draw(rng), trust_region(region, tried), tokens)
-        return self._space.array(best)
+            return startup_mixture(region, asked, rng, pool)
+        if self._trust_region:
+            region = trust_region(region, self.tried(study, trial.number))
+        objective = (
+            self._objective if law.space.target_names == self._space.target_names else "mean"
+        )
+        drawn = law.draw(rng)
+        if pool is not None:
+            return best_of(drawn, pool, region, tokens, objective)
+        return self._space.array(optimise(drawn, region, tokens, objective=objective))
+
+    def _untried(self, asked: Array) -> Array | None:
+        """The candidates not asked for so far, all of them once none is left, (M, K)."""
+        pool = self._candidates
+        if pool is None or not len(asked):
+            return pool
+        left = apart(pool, asked) > 1e-9
+        return pool[left] if left.any() else pool
 
     def law_for(self, study: Study, number: int) -> tuple[LawFit | None, float]:
         """The law that proposes for a trial, None during start-up, and the tokens it is for."""

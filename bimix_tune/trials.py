@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+import numpy as np
 from optuna.distributions import FloatDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from bimix_tune.curves import NATS_PER_TOKEN, LossCurve
 from bimix_tune.errors import CurveError, MixtureError, did_you_mean
+from bimix_tune.laws.optimum.objectives import ObjectiveLike, as_objective
 from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import SUM_TOLERANCE
 from bimix_tune.space import SearchSpace
@@ -83,8 +85,9 @@ def report_losses(
     *,
     decayed: bool = False,
     unit: str = NATS_PER_TOKEN,
+    objective: ObjectiveLike = "mean",
 ) -> float:
-    """Record the losses of one checkpoint and report their weighted mean to Optuna.
+    """Record the losses of one checkpoint and report the objective of them to Optuna.
 
     Args:
         trial: The running trial, after `suggest_mixture`.
@@ -93,9 +96,10 @@ def report_losses(
         losses: Validation loss of every target with a positive weight; more are kept too.
         decayed: Whether the learning rate had decayed to its end.
         unit: Unit of the losses.
+        objective: The same as that of the `BiMixSampler`; the mean is by weight.
 
     Returns:
-        The weighted mean: return it from the objective after the last checkpoint. It is NaN,
+        The objective: return it from the objective after the last checkpoint. It is NaN,
         and nothing is recorded, where a loss is NaN or infinite; Optuna then fails the trial.
 
     Raises:
@@ -121,10 +125,11 @@ def report_losses(
     record = {"losses": {k: float(v) for k, v in losses.items()}, "decayed": decayed, "unit": unit}
     if int(tokens) > 0:
         trial.set_user_attr(f"{LOSSES}{int(tokens)}", record)
-    total = sum(weights.values())
-    value = sum(weight * losses[name] for name, weight in weights.items() if weight > 0) / total
+    given = [name for name in weights if name in losses]
+    row, by = np.array([[losses[n], weights[n]] for n in given]).T
+    value = float(as_objective(objective, given).value(row, by))
     trial.report(value, step=int(tokens))
-    return float(value)
+    return value
 
 
 def mixture_of(trial: FrozenTrial, space: SearchSpace) -> Mixture | None:

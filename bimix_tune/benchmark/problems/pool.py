@@ -76,7 +76,7 @@ class Pool(Problem):
             swarm.curves[0].unit,
             chosen,
             mixtures,
-            swarm.known,
+            training_free(swarm),
             swarm,
         )
 
@@ -124,6 +124,11 @@ def budget(domains: int) -> int:
     return RUNS_FEW if domains <= FEW_DOMAINS else RUNS_MANY
 
 
+def training_free(swarm: Swarm) -> Mapping[str, Mixture]:
+    """The known mixtures of a swarm; the uniform one if none were noted down."""
+    return swarm.known or {"uniform": swarm.space.uniform()}
+
+
 def groups(swarm: Swarm) -> dict[tuple[float, ...], list[int]]:
     """Positions of the runs of each mixture."""
     found: dict[tuple[float, ...], list[int]] = {}
@@ -163,8 +168,11 @@ def aim(swarm: Swarm, objective: str) -> tuple[SearchSpace, Objective]:
 
 def objectives(swarm: Swarm) -> list[str]:
     """The objectives that a swarm has a use for."""
-    outside = [t for t in swarm.space.targets if t.domain is None]
-    return [n for n in OBJECTIVES if n != "ood" or 0 < len(outside) < len(swarm.space.targets)]
+    outside = sum(t.domain is None for t in swarm.space.targets)
+    inside = len(swarm.space.targets) - outside
+    left_out = {"ood"} if not (outside and inside) else set()
+    left_out |= set() if inside else {"one"}
+    return [name for name in OBJECTIVES if name not in left_out]
 
 
 def _weigh(space: SearchSpace, counted: set[str]) -> SearchSpace:
@@ -201,15 +209,18 @@ def _outside(swarm: Swarm) -> tuple[SearchSpace, Objective]:
 
 
 def _one(swarm: Swarm) -> tuple[SearchSpace, Objective]:
-    """The single target whose best mixture is the least flat, the one of least entropy.
+    """The single target whose best mixture has the least of the target's own domain.
 
-    Its optimum lies near a corner of the simplex, where random mixtures and models fitted to
-    them are the worst.
+    The others are of little use as a search: in half of RegMix' swarm the best mixture for a
+    target is its own domain alone, or nearly so, a corner that one guesses without any runs.
     """
     mixtures, losses = losses_by_mixture(swarm)
-    best = mixtures[losses.argmin(axis=0)]
-    entropy = -(best * np.log(np.maximum(best, 1e-12))).sum(axis=1)
-    return _weigh(swarm.space, {swarm.space.target_names[int(entropy.argmin())]}), Mean()
+    shares = {
+        target.name: mixtures[losses[:, v].argmin(), own]
+        for v, (target, own) in enumerate(zip(swarm.space.targets, swarm.space.own, strict=True))
+        if own is not None
+    }
+    return _weigh(swarm.space, {min(shares, key=shares.__getitem__)}), Mean()
 
 
 OBJECTIVES: dict[str, Callable[[Swarm], tuple[SearchSpace, Objective]]] = {

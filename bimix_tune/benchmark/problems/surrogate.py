@@ -16,7 +16,7 @@ from bimix_tune.benchmark.problems import networks
 from bimix_tune.benchmark.problems.base import Problem
 from bimix_tune.benchmark.problems.networks import Networks, fit_networks
 from bimix_tune.benchmark.problems.noise import of_a_run
-from bimix_tune.benchmark.problems.pool import aim, budget, groups
+from bimix_tune.benchmark.problems.pool import aim, budget, groups, training_free
 from bimix_tune.benchmark.swarms import Swarm
 from bimix_tune.errors import CurveError
 from bimix_tune.laws.optimum.objectives import Objective
@@ -77,7 +77,7 @@ class Surrogate(Problem):
             budget(len(space.names)),
             swarm.curves[0].unit,
             chosen,
-            swarm.known,
+            training_free(swarm),
             swarm,
         )
 

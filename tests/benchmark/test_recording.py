@@ -62,7 +62,7 @@ def test_numbers_out_of_range_are_refused(wrong, tmp_path):
 def test_a_failed_run_is_named(tmp_path):
     wrong = SyntheticTrainer(domains=("a", "b"))
     with LocalExecutor(wrong) as executor, pytest.raises(ExecutorError, match=r"run 0000-0 failed"):
-        record_swarm(SPACE, wrong, executor, tmp_path / "x.jsonl", mixtures=2)
+        record_swarm(SPACE, wrong, executor, tmp_path / "x.jsonl", mixtures=2, repeated=0)
 
 
 def test_the_command_writes_a_data_set(run, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bimix_tune.benchmark.problems.base import Problem
-from bimix_tune.benchmark.problems.pool import Pool, objectives
+from bimix_tune.benchmark.problems.pool import Pool, objectives, slug
 from bimix_tune.benchmark.problems.starter import starter_swarm
 from bimix_tune.benchmark.problems.surrogate import Surrogate
 from bimix_tune.benchmark.problems.synthetic import SYNTHETIC, Synthetic
@@ -71,7 +70,7 @@ def _usual(data: Sequence[DataSet]) -> dict[str, Make]:
     made |= {name: partial(_synthetic, *kind) for name, kind in SYNTHETIC.items()}
     for d in data:
         if d.swarms:
-            made |= of_data(d.swarms[0], _slug(d.name))
+            made |= of_data(d.swarms[0], slug(d.name))
     return made
 
 
@@ -80,9 +79,9 @@ def _by_scale(data: Sequence[DataSet]) -> dict[str, Make]:
     made: dict[str, Make] = {}
     for d in data:
         for swarm in d.swarms:
-            made |= of_data(swarm, _slug(swarm.name), every=True)
+            made |= of_data(swarm, slug(swarm.name), every=True)
         if d.swarms:
-            made |= of_data(d.swarms[0], _slug(d.name), every=True)
+            made |= of_data(d.swarms[0], slug(d.name), every=True)
     return made
 
 
@@ -101,14 +100,10 @@ def of_data(swarm: Swarm, label: str, every: bool = False) -> dict[str, Make]:
     if every:
         pools = [*pools, *swarm.space.target_names]
         surrogates = pools
-    made: dict[str, Make] = {f"{label}-{o}": partial(Pool.of, swarm, label, o) for o in pools}
+    made: dict[str, Make] = {f"{label}-{slug(o)}": partial(Pool.of, swarm, label, o) for o in pools}
     for o in surrogates:
-        made[f"{label}-surrogate-{o}"] = partial(Surrogate.of, swarm, label, o)
+        made[f"{label}-surrogate-{slug(o)}"] = partial(Surrogate.of, swarm, label, o)
     return made
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _starter(kind: type[Pool] | type[Surrogate], objective: str) -> Problem:
@@ -128,7 +123,7 @@ def _from_file(place: str) -> Problem:
     path = Path(file).expanduser()
     if not path.is_file():
         raise ConfigError(f"no problem {place!r}: no such file {path}")
-    module_name = f"bimix_tune_problem_{_slug(str(path.resolve())).replace('-', '_')}"
+    module_name = f"bimix_tune_problem_{slug(str(path.resolve())).replace('-', '_')}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"no problem {place!r}: {path} is no Python file")

@@ -7,6 +7,7 @@ mixtures that were recorded.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -69,7 +70,7 @@ class Pool(Problem):
         mixtures = losses_by_mixture(swarm)[0]
         runs = max(1, min(budget(len(space.names)), int(SHARE * len(mixtures))))
         return cls(
-            f"{label}-{objective}",
+            f"{label}-{slug(objective)}",
             space,
             int(swarm.tokens),
             runs,
@@ -117,6 +118,15 @@ class Pool(Problem):
     @property
     def digest(self) -> str:
         return self.fingerprint(self.swarm.digest, self.runs)
+
+
+def slug(text: str) -> str:
+    """A name in the form of those of problems.
+
+    >>> slug("regmix_1m pile_cc")
+    'regmix-1m-pile-cc'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def budget(domains: int) -> int:

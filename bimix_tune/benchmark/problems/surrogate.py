@@ -16,7 +16,7 @@ from bimix_tune.benchmark.problems import networks
 from bimix_tune.benchmark.problems.base import Problem
 from bimix_tune.benchmark.problems.networks import Networks, fit_networks
 from bimix_tune.benchmark.problems.noise import of_a_run
-from bimix_tune.benchmark.problems.pool import aim, budget, groups, training_free
+from bimix_tune.benchmark.problems.pool import aim, budget, groups, slug, training_free
 from bimix_tune.benchmark.swarms import Swarm
 from bimix_tune.errors import CurveError
 from bimix_tune.laws.optimum.objectives import Objective
@@ -71,7 +71,7 @@ class Surrogate(Problem):
         """The surrogate of a swarm; arguments and errors as in `Pool.of`."""
         space, chosen = aim(swarm, objective)
         return cls(
-            f"{label}-surrogate-{objective}",
+            f"{label}-surrogate-{slug(objective)}",
             space,
             int(swarm.tokens),
             budget(len(space.names)),

@@ -38,7 +38,7 @@ def test_recorded_swarms_give_pools_and_surrogates_of_the_smallest_scale(write_s
     data = load_data(write_swarm(tmp_path / "My_swarm", scales=("60M", "1M")))
     added = problem_names(data)[len(problem_names()) :]
     assert added == [f"my-swarm-{n}" for n in ("mean", "one", "worst", "surrogate-mean")]
-    for name, scale in (("my-swarm-mean", "1M"), ("my-swarm-60m-domain 1", "60M")):
+    for name, scale in (("my-swarm-mean", "1M"), ("my-swarm-60m-domain-1", "60M")):
         (made,) = problems([name], data)
         assert (made.name, made.swarm.scale) == (name, scale)
 

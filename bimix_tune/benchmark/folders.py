@@ -1,17 +1,20 @@
 """Data sets in folders, and one that is made in code so that a comparison needs no data.
 
 Published swarms come as folders in the forms of `bimix_tune.curves.read_curves`; a file
-``meta.json`` beside them may say which domain a validation set belongs to (``own``).
+``meta.json`` beside them may say which domain a validation set belongs to (``own``), or give
+the whole search space (``space``) and training-free mixtures by label (``known``).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from bimix_tune.atomic import write_atomic
 from bimix_tune.benchmark.swarms import FEWEST_RUNS, DataSet, ScalePair, Swarm, data_set
 from bimix_tune.curves import LossCurve, read_curves
 from bimix_tune.errors import CurveError, did_you_mean
@@ -40,7 +43,7 @@ def load_data(folder: str | Path) -> list[DataSet]:
             f"{folder} holds no swarm: expected runs.csv + losses.csv or curves.jsonl in it "
             "or in its subfolders"
         )
-    found = [data_set(p.name, read_curves(p), _owners(p)) for p in places]
+    found = [data_set(p.name, read_curves(p), **read_meta(p / "meta.json")) for p in places]
     if not any(d.swarms or d.pair for d in found):
         raise CurveError(
             f"{folder} holds no swarm: no model scale has {FEWEST_RUNS} runs that were all "
@@ -136,13 +139,40 @@ def holds_runs(path: Path) -> bool:
     return tables or (path / "curves.jsonl").is_file()
 
 
-def _owners(folder: Path) -> dict[str, str | None] | None:
-    """The map ``own`` of ``meta.json`` with the names that `read_curves` gives the targets."""
-    path = folder / "meta.json"
+def write_meta(path: Path, space: SearchSpace, known: Mapping[str, Mixture]) -> None:
+    """Note down what curves do not tell, in the form that `read_meta` reads.
+
+    Args:
+        path: The file, ``meta.json`` beside the curves.
+        space: Domains and targets.
+        known: Training-free mixtures by label.
+    """
+    mixtures = {label: dict(mixture) for label, mixture in known.items()}
+    about = {"space": space.to_dict(), "known": mixtures}
+    write_atomic(path, json.dumps(about, indent=1) + "\n")
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The arguments of `data_set` that a ``meta.json`` gives; none without a file.
+
+    Names of targets in ``own`` are those that `read_curves` gives them.
+
+    Raises:
+        CurveError: The file is something else.
+    """
     if not path.exists():
-        return None
+        return {}
+    found: dict[str, Any] = {}
     try:
-        own = json.loads(path.read_text(encoding="utf-8")).get("own")
-        return None if own is None else {k.removeprefix("loss_"): v for k, v in own.items()}
-    except (ValueError, AttributeError) as error:
-        raise CurveError(f"{path}: expected an object with a map `own`: {error}") from error
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        if meta.get("own") is not None:
+            found["own"] = {k.removeprefix("loss_"): v for k, v in meta["own"].items()}
+        if "space" in meta:
+            found["space"] = SearchSpace.from_dict(meta["space"])
+        known = meta.get("known", {})
+        found["known"] = {n: Mixture(m.keys(), m.values()) for n, m in known.items()}
+        return found
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CurveError(
+            f"{path}: expected an object with a map `own`, or `space` and `known`: {error}"
+        ) from error

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from bimix_tune.curves import LossCurve
 from bimix_tune.errors import ConfigError
+from bimix_tune.mixture import Mixture
 from bimix_tune.quantities import parse_count
 from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace, Target
@@ -38,6 +39,7 @@ class Swarm:
         tokens: The token count at which losses are judged.
         curves: The runs up to there, N.
         truth: Losses without noise where they are known, (N, V); None: the measured ones.
+        known: Training-free mixtures by label, if any were noted down with the runs.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Swarm:
     tokens: float
     curves: tuple[LossCurve, ...]
     truth: Array | None = None
+    known: Mapping[str, Mixture] = field(default_factory=dict)
 
     @property
     def scale(self) -> str:
@@ -111,7 +114,11 @@ class DataSet:
 
 
 def data_set(
-    name: str, curves: Sequence[LossCurve], own: Mapping[str, str | None] | None = None
+    name: str,
+    curves: Sequence[LossCurve],
+    own: Mapping[str, str | None] | None = None,
+    space: SearchSpace | None = None,
+    known: Mapping[str, Mixture] | None = None,
 ) -> DataSet:
     """The swarms and the pair of scales in runs of any scales.
 
@@ -122,13 +129,16 @@ def data_set(
         name: Name of the data set.
         curves: Its runs.
         own: The domain of each target; None: the domain of the same name.
+        space: Domains and targets, all of which are kept; None: from the curves and ``own``.
+        known: Training-free mixtures by label.
     """
     found = []
     for scale in dict.fromkeys(c.scale for c in curves):
         members = [c for c in curves if c.scale == scale]
-        swarm = _at_equal_tokens(f"{name} {scale}".strip(), _space(members[0], own), members)
+        searched = space or _space(members[0], own)
+        swarm = _at_equal_tokens(f"{name} {scale}".strip(), searched, members)
         if swarm is not None:
-            found.append(swarm)
+            found.append(dataclasses.replace(swarm, known=dict(known or {})))
     found.sort(key=lambda s: _parameters(s.scale) or 0)
     pair = _pair(name, found)
     why = "" if pair else f"no scale of {FEWEST_SMALL} runs below one of {FEWEST_BIG}"

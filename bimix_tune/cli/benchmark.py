@@ -26,7 +26,7 @@ from bimix_tune.benchmark import (
     synthetic_data,
     write_page,
 )
-from bimix_tune.benchmark.folders import holds_runs
+from bimix_tune.benchmark.folders import holds_runs, write_meta
 from bimix_tune.benchmark.recording import record_swarm
 from bimix_tune.benchmark.summary import failures
 from bimix_tune.cli.benchmark_tables import summary_tables
@@ -111,19 +111,23 @@ def fetch_command(
 def record_command(
     file: Annotated[Path, typer.Argument(help="A run file; its section `search` is not used.")],
     output: Annotated[
-        Path | None, typer.Option(help="File of curves; default runs/<file name>/swarm.jsonl.")
+        Path | None, typer.Option(help="Folder of the swarm; default runs/<file name>/swarm.")
     ] = None,
     mixtures: Annotated[int, typer.Option(help="Different mixtures, sparse and dense.")] = 128,
     repeated: Annotated[int, typer.Option(help="Mixtures trained with all seeds.")] = 16,
     seeds: Annotated[int, typer.Option(help="Seeds of the repeated mixtures.")] = 3,
 ) -> None:
-    """Train a swarm of mixtures to the end, to benchmark strategies on. Stopped, it continues.
+    """Train a swarm of mixtures to the end, to benchmark on. Stopped, it continues.
+
+    The folder is a data set: `curves.jsonl` with all checkpoints of the runs, and `meta.json` with
+    the search space and the training-free mixtures. Give it to the other commands by `--data`.
 
     Example: `bimix-tune benchmark record examples/swarm.yaml`
     """
     config = load_config(file)
     plan = prepare(config, file, lambda step: console.print(f"  {step}", style="dim"))
-    path = output or plan.folder / "swarm.jsonl"
+    folder = output or plan.folder / "swarm"
+    write_meta(folder / "meta.json", plan.space, plan.baselines)
     numbers = {"mixtures": mixtures, "repeated": repeated, "seeds": seeds}
     scale = str(config.trainer.get("size", ""))
     columns = (TextColumn("  runs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -137,7 +141,7 @@ def record_command(
                 plan.space,
                 plan.trainer,
                 executor,
-                path,
+                folder / "curves.jsonl",
                 **numbers,
                 scale=scale,
                 monitor=lambda done, all_: progress.update(bar, completed=done, total=all_),
@@ -145,7 +149,7 @@ def record_command(
     except KeyboardInterrupt:
         console.print("stopped; the runs that ended are kept: the same command continues")
         raise typer.Exit(130) from None
-    console.print(f"swarm: {path}", soft_wrap=True)
+    console.print(f"swarm: {folder}", soft_wrap=True)
 
 
 def _cache() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from bimix_tune.benchmark.problems.lowest import lowest
 from bimix_tune.laws.optimum.objectives import Objective
 from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import Array, dirichlet
@@ -62,14 +64,19 @@ class Problem(ABC):
     @property
     @abstractmethod
     def digest(self) -> str:
-        """Changes with all that the results depend on."""
+        """Changes with all that the results depend on; see `fingerprint`."""
+
+    @cached_property
+    def optimum(self) -> Array:
+        """The best mixture, (K,)."""
+        if self.candidates is None:
+            return lowest(self.truth, self.space)
+        return np.asarray(self.candidates[self.truth(self.candidates).argmin()])
 
     @cached_property
     def best(self) -> float:
         """The least truth there is."""
-        if self.candidates is None:
-            raise NotImplementedError(f"{self.name} must say what its best value is")
-        return float(self.truth(self.candidates).min())
+        return float(self.truth(self.optimum[None])[0])
 
     @cached_property
     def typical(self) -> float:
@@ -96,3 +103,17 @@ class Problem(ABC):
             self.candidates,
             self.known,
         )
+
+    def fingerprint(self, *parts: object) -> str:
+        """A digest of what a strategy is told and of all else that makes the losses.
+
+        Args:
+            parts: Arrays by their bytes, other values by their `repr`.
+        """
+        known = {label: dict(mixture) for label, mixture in self.known.items()}
+        told = (self.kind, self.name, self.space.to_dict(), self.tokens, self.unit, self.objective)
+        digest = hashlib.sha256(repr((told, known)).encode())
+        for part in parts:
+            array = isinstance(part, np.ndarray)
+            digest.update(np.ascontiguousarray(part).tobytes() if array else repr(part).encode())
+        return digest.hexdigest()[:12]

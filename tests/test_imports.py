@@ -20,6 +20,7 @@ LIGHT = (
     "curves",
     "laws",
     "entropy",
+    "early_stopping",
     "sampler",
     "pruner",
     "executors",

@@ -29,6 +29,8 @@ RESTARTS = 4
 """Local searches, from the best mixtures tried."""
 ITERATIONS = 50
 """At most, of a local search."""
+FIT_ITERATIONS = 100
+"""At most, of the likelihood, which is flat along the lengths of idle domains."""
 
 
 class BoTorch(Strategy):
@@ -75,7 +77,8 @@ class BoTorch(Strategy):
 
         y = np.array([[self.setting.values(c)[-1]] for c in self.curves[:count]])
         model = SingleTaskGP(torch.from_numpy(self._runs(count)), torch.from_numpy(y))
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
+        fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": {"maxiter": FIT_ITERATIONS}})
         return model
 
     def _best_run(self, model: Any) -> tuple[Array, float]:

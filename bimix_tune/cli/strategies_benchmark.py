@@ -35,8 +35,8 @@ from bimix_tune.errors import MissingExtraError
 
 console = Console(highlight=False, markup=False, emoji=False)
 OUTPUT = Path("runs/benchmark-strategies")
-NAME, NUMBER = 22, 16
-"""Characters of the first column of a table and of another one, at most."""
+CAUSES = 10
+"""Failures that are listed on the terminal."""
 
 
 def strategies_command(
@@ -118,14 +118,16 @@ def _with_progress(problems: list[Problem], output: Path, plan: dict[str, Any]) 
 def _show(summary: Summary, output: Path) -> None:
     """Tables on the terminal and in files, the page, and the raw results."""
     write_atomic(output / "table.md", markdown(summary))
-    room = max(2, (console.width - NAME) // NUMBER)
     for sheet in sheets(summary):
         console.print(Text(f"\n{sheet.title}", style="bold"))
-        for part in sheet.parts(room):
+        for part in sheet.parts(console.width - 2):
             console.print(_table(part))
         console.print(Text(sheet.note, style="dim"))
-    for failure in failures(summary):
-        _note(failure)
+    causes = failures(summary)
+    for cause in causes[:CAUSES]:
+        _note(cause)
+    if len(causes) > CAUSES:
+        _note(f"and {len(causes) - CAUSES} more causes of failures: see table.md")
     console.print(f"\ntables: {output / 'table.md'}", soft_wrap=True)
     try:
         for path in write_parquet(summary.matches, output):
@@ -141,8 +143,8 @@ def _show(summary: Summary, output: Path) -> None:
 def _table(sheet: Sheet) -> Table:
     """A sheet for the terminal, the best cells bold."""
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for at, column in enumerate(sheet.head):
-        table.add_column(Text(column), justify="right" if at else "left", overflow="fold")
+    for at, (column, width) in enumerate(zip(sheet.head, sheet.widths, strict=True)):
+        table.add_column(Text(column), justify="right" if at else "left", width=width)
     for i, row in enumerate(sheet.rows):
         cells = [Text(c, style="bold" if (i, j) in sheet.best else "") for j, c in enumerate(row)]
         table.add_row(*cells)

@@ -14,7 +14,7 @@ from bimix_tune.benchmark.contest import plots, style
 from bimix_tune.benchmark.contest.diagram import diagram
 from bimix_tune.benchmark.contest.metrics import TOPS
 from bimix_tune.benchmark.contest.summary import Summary
-from bimix_tune.benchmark.contest.tables import NOTE, Sheet, failures, recommended, sheets
+from bimix_tune.benchmark.contest.tables import NOTE, Sheet, failures, many, recommended, sheets
 from bimix_tune.report.markup import (
     Markup,
     bullets,
@@ -22,7 +22,6 @@ from bimix_tune.report.markup import (
     empty,
     escape,
     fold,
-    many,
     plot,
     table,
 )
@@ -50,8 +49,9 @@ def render(summary: Summary) -> str:
     span = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     seeds = len({m.seed for m in summary.matches})
     about = (
-        f"{many(len(summary.strategies), 'strategy').replace('strategys', 'strategies')} on "
-        f"{many(len(summary.problems), 'problem')}, {many(seeds, 'seed')}, {span} runs a match. "
+        f"{many(len(summary.strategies), 'strategy', 'strategies')} on "
+        f"{many(len(summary.problems), 'problem', 'problems')}, "
+        f"{many(seeds, 'seed', 'seeds')}, {span} runs a match. "
     )
     contents = " ".join(f'<a href="#{name}">{escape(h)}</a>' for name, h in HEADINGS.items())
     return Template(_resource("bimix_tune.benchmark", "page.html")).substitute(
@@ -109,9 +109,9 @@ def _ranking(summary: Summary) -> str:
     if found is None:
         return empty("A test takes two strategies that played two problems.")
     text = (
-        f"Mean ranks of the final regret over {many(found.problems, 'problem')}; the best is on "
-        "the left. Thick bars join strategies that the test of Nemenyi cannot tell apart "
-        "(level 5 %)."
+        f"Mean ranks of the final regret over {many(found.problems, 'problem', 'problems')}; the "
+        "best is on the left. Thick bars join strategies that the test of Nemenyi cannot tell "
+        "apart (level 5 %)."
     )
     if math.isfinite(found.p):
         text += f" Friedman's test that all are alike: p = {found.p:.2g}."
@@ -177,10 +177,14 @@ def _table(sheet: Sheet) -> Markup:
 
 
 def _marked(sheet: Sheet, row: int) -> Sequence[str]:
-    """Cells of a row, the best ones in bold."""
+    """Cells of a row, the best ones in bold; a name stays on one line."""
+    name, *cells = sheet.rows[row]
     return [
-        Markup(f"<b>{escape(cell)}</b>") if (row, j) in sheet.best else cell
-        for j, cell in enumerate(sheet.rows[row])
+        Markup(f'<span style="white-space: nowrap">{escape(name)}</span>'),
+        *(
+            Markup(f"<b>{escape(cell)}</b>") if (row, j) in sheet.best else cell
+            for j, cell in enumerate(cells, 1)
+        ),
     ]
 
 

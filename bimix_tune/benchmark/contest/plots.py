@@ -21,6 +21,8 @@ ROW = 24
 """Pixels of a strategy in figures with a row for each."""
 NARROW = 9
 """Problems beyond which the cells of the heat map are small."""
+WIDE = 300.0
+"""Ratio of times beyond which an axis has room for powers of ten only."""
 KINDS = {"best seen": "circle", "own": "diamond", "law": "x"}
 
 
@@ -96,7 +98,6 @@ def heat_map(summary: Summary) -> go.Figure:
         cost = np.maximum(values, style.FLOOR)
         nearness = 1.0 - np.log(cost / np.nanmin(cost, axis=0)) / math.log(NEAR)
     narrow = len(problems) > NARROW
-    digits = 2 if narrow else 3
     trace = go.Heatmap(
         z=nearness,
         x=list(range(len(problems))),
@@ -107,7 +108,7 @@ def heat_map(summary: Summary) -> go.Figure:
         showscale=False,
         xgap=2,
         ygap=2,
-        text=[["–" if v != v else f"{v:.{digits}f}" for v in row] for row in values],
+        text=[[_cell(v, narrow) for v in row] for row in values],
         texttemplate="%{text}",
         textfont={"size": 10 if narrow else 11, "color": theme.INK},
         customdata=[[(theme.label(n, 40), theme.label(p, 60)) for p in problems] for n in names],
@@ -131,6 +132,13 @@ def heat_map(summary: Summary) -> go.Figure:
         },
         yaxis=_rows(summary),
     )
+
+
+def _cell(value: float, narrow: bool) -> str:
+    """A regret; in narrow cells without its zero."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.3f}".replace("0.", ".", 1) if narrow and value < 1 else f"{value:.3f}"
 
 
 def recommendations(summary: Summary) -> go.Figure:
@@ -159,7 +167,7 @@ def recommendations(summary: Summary) -> go.Figure:
         traces,
         height=ROW * len(names) + 110,
         margin={"t": 40, "l": 10, "r": 16, "b": 10},
-        xaxis={**style.REGRET_AXIS, "title": {"text": "mean regret"}},
+        xaxis={**style.regret_axis((1, 2, 5)), "title": {"text": "mean regret"}},
         yaxis=_rows(summary) | {"showgrid": True},
     )
 
@@ -169,6 +177,8 @@ def times(summary: Summary) -> go.Figure:
     names = summary.strategies
     groups = [[s for s in summary.standings if s.strategy == n] for n in names]
     least = 1e-6  # a clock's grain: a logarithm needs something
+    known = [s.seconds for s in summary.standings if s.seconds > 0]
+    wide = known and max(known) > WIDE * min(known)
     small = [(max(s.seconds, least), i, s.problem) for i, g in enumerate(groups) for s in g]
     middle = [max(float(np.median([s.seconds for s in g])), least) for g in groups]
     colours = [style.colour(summary, n) for n in names]
@@ -200,7 +210,7 @@ def times(summary: Summary) -> go.Figure:
         height=ROW * len(names) + 80,
         xaxis={
             "type": "log",
-            "dtick": 1,
+            "dtick": 1 if wide else "D2",
             "exponentformat": "none",
             "minexponent": 9,
             "title": {"text": "seconds for each run"},

@@ -23,13 +23,14 @@ from bimix_tune.report import theme
 BAND_OPACITY = 0.16
 FLOOR = 1e-3
 """Regrets below it are drawn there: a thousandth of a typical mixture's is nothing."""
-TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-REGRET_AXIS: dict[str, Any] = {
-    "type": "log",
-    "tickvals": TICKS,
-    "ticktext": ["≤ 0.001", *(f"{t:g}" for t in TICKS[1:])],
-}
 DASHES = ("solid", "dash", "dot")
+
+
+def regret_axis(per_decade: tuple[int, ...]) -> dict[str, Any]:
+    """A logarithmic axis down to `FLOOR`, with ticks at such multiples of powers of ten."""
+    ticks = [FLOOR * 10**power * factor for power in range(5) for factor in per_decade]
+    names = ["≤ 0.001", *(f"{tick:g}" for tick in ticks[1:])]
+    return {"type": "log", "tickvals": ticks, "ticktext": names}
 
 
 def front(summary: Summary) -> list[str]:
@@ -95,7 +96,7 @@ def panels(problems: Sequence[str], strategies: int, x: str, y: str) -> go.Figur
         hovermode="closest",
     )
     figure.update_xaxes(tickfont={"size": 11})
-    figure.update_yaxes(**REGRET_AXIS, tickfont={"size": 11})
+    figure.update_yaxes(**regret_axis((1, 3)), tickfont={"size": 11})
     figure.update_yaxes(title={"text": y, "font": {"size": 12}}, col=1)
     for at in range(len(problems)):  # below the last panel of each column
         if at + columns >= len(problems):

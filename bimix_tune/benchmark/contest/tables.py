@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,28 +50,46 @@ class Sheet:
             lines.append(_line(marked))
         return "\n".join(lines)
 
-    def parts(self, columns: int) -> Iterator[Sheet]:
-        """Sheets of at most so many columns of numbers, each with the first column."""
-        for start in range(1, len(self.head), columns):
-            keep = (0, *range(start, min(start + columns, len(self.head))))
-            best = frozenset((i, keep.index(j)) for i, j in self.best if j in keep)
-            rows = tuple(tuple(row[j] for j in keep) for row in self.rows)
-            head = tuple(self.head[j] for j in keep)
-            yield Sheet(self.name, self.title, self.note, head, rows, best)
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Characters that each column needs, its name broken between words."""
+        columns = zip(*self.rows, strict=True) if self.rows else ([] for _ in self.head)
+        return tuple(
+            max(len(text) for text in (*head.split(), *cells))
+            for head, cells in zip(self.head, columns, strict=True)
+        )
+
+    def parts(self, width: int) -> Iterator[Sheet]:
+        """Sheets of at most so many characters, each with the first column."""
+        first, *others = (w + 1 for w in self.widths)
+        keep, used = [0], first
+        for at, need in enumerate(others, 1):
+            if used + need > width and len(keep) > 1:
+                yield self._of(keep)
+                keep, used = [0], first
+            keep.append(at)
+            used += need
+        yield self._of(keep)
+
+    def _of(self, columns: Sequence[int]) -> Sheet:
+        """The same with some columns only."""
+        best = frozenset((i, columns.index(j)) for i, j in self.best if j in columns)
+        rows = tuple(tuple(row[j] for j in columns) for row in self.rows)
+        return replace(self, head=tuple(self.head[j] for j in columns), rows=rows, best=best)
 
 
 def sheets(summary: Summary) -> list[Sheet]:
     """All tables, the most important first."""
-    top = f"{min(TOPS):.0%}".replace("%", " %")
     found = [
         _ranks(summary),
         _grid(summary, "final", "Final regret", NOTE, lambda s: s.final, _regret, mean=True),
         _grid(
             summary,
             "tops",
-            f"Runs to a mixture of the top {top}",
-            f"Runs until half of the matches hold a mixture that beats {1 - min(TOPS):.0%} of the "
-            "candidates, or of random mixtures where there are none.",
+            f"Runs to a mixture of the top {100 * min(TOPS):g} %",
+            "Runs until half of the matches hold a mixture that beats "
+            f"{100 - 100 * min(TOPS):g} % of the candidates, or of random mixtures where "
+            "there are none.",
             lambda s: s.runs_to[min(TOPS)],
             lambda v, s: f"{v:.0f}" if math.isfinite(v) else f"> {s.regrets.shape[1]}",
         ),
@@ -106,18 +125,32 @@ def markdown(summary: Summary) -> str:
 
 
 def failures(summary: Summary) -> list[str]:
-    """A sentence for each strategy, problem and cause."""
+    """A sentence for each strategy and cause."""
+    places: dict[tuple[str, str], list[str]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for s in summary.standings:
+        for cause, count in s.failures.items():
+            places.setdefault((s.strategy, cause), []).append(s.problem)
+            counts[s.strategy, cause] += count
     return [
-        f"{s.strategy} on {s.problem}, {count} of {len(s.regrets)}: {cause}"
-        for s in summary.standings
-        for cause, count in s.failures.items()
+        f"{name} on {', '.join(places[name, cause])}, {many(count, 'match', 'matches')}: {cause}"
+        for (name, cause), count in counts.items()
     ]
+
+
+def many(number: int, one: str, more: str) -> str:
+    """A number of things.
+
+    >>> many(1, "match", "matches"), many(2, "match", "matches")
+    ('1 match', '2 matches')
+    """
+    return f"{number} {one if number == 1 else more}"
 
 
 def _ranks(summary: Summary) -> Sheet:
     """Mean ranks after shares of the runs, and how often ours wins."""
     names, ours = summary.strategies, summary.ours
-    head = ["strategy", *(f"rank, {share:.0%} of runs" for share in SHARES)]
+    head = ["strategy", *(f"rank at {100 * share:.0f} %" for share in SHARES)]
     columns = [[_interval(ranks, n) for n in names] for ranks in summary.ranks.values()]
     numbers = [[_mean_rank(ranks, n) for n in names] for ranks in summary.ranks.values()]
     if ours:
@@ -130,8 +163,8 @@ def _ranks(summary: Summary) -> Sheet:
         columns.append([str(count[n]) for n in names])
         numbers.append([math.nan] * len(names))
     note = (
-        f"Mean rank over {len(summary.problems)} problems by regret, with 95 % intervals of a "
-        "bootstrap over problems and seeds; 1 is best."
+        f"Mean rank over {many(len(summary.problems), 'problem', 'problems')} by regret after "
+        "shares of the runs, with 95 % intervals of a bootstrap over problems and seeds; 1 is best."
     )
     if ours:
         note += f" Last: how often {ours[0]} has less final regret, ties half."
@@ -171,7 +204,7 @@ def _recommended(summary: Summary) -> Sheet:
     note = (
         "Mean regret over problems of three ways to choose in the end: the run that measured "
         "best, what the strategy itself recommends, and the optimum of our law fitted to all "
-        "runs of the strategy."
+        "runs of the strategy. A dash: none on some problem."
     )
     return Sheet(
         "recommended", "What to use in the end", note,
@@ -180,10 +213,9 @@ def _recommended(summary: Summary) -> Sheet:
 
 
 def recommended(summary: Summary, strategy: str, kind: str) -> float:
-    """Mean regret of a recommendation over the problems that a strategy played."""
-    found = [s.recommended[kind] for s in summary.standings if s.strategy == strategy]
-    known = [v for v in found if math.isfinite(v)]
-    return float(np.mean(known)) if known else math.nan
+    """Mean regret of a recommendation over all problems; NaN if it lacks one: unfair to others."""
+    found = [summary.by_name.get((problem, strategy)) for problem in summary.problems]
+    return float(np.mean([math.nan if s is None else s.recommended[kind] for s in found]))
 
 
 def _effort(summary: Summary) -> Sheet:

@@ -71,9 +71,11 @@ def test_without_the_reference_there_is_no_table_of_tokens(summary):
 
 def test_wide_sheets_come_in_parts(summary):
     final = next(s for s in sheets(summary()) if s.name == "final")
-    parts = list(final.parts(3))
+    assert final.widths == (11, 5, 5, 11, 5)  # bimix-plain, 0.123, 0.123, <i>bowl</i>, third
+    parts = list(final.parts(40))
     assert [p.head for p in parts] == [final.head[:4], ("strategy", "third")]
     assert {(i, j) for i, j in parts[1].best} == {(i, 1) for i, j in final.best if j == 4}
+    assert [p.head[1:] for p in final.parts(1)] == [(name,) for name in final.head[1:]]
 
 
 def test_markdown_has_all_tables_and_what_went_wrong(summary, make_match):
@@ -86,8 +88,8 @@ def test_markdown_has_all_tables_and_what_went_wrong(summary, make_match):
     broken = Summary(
         [make_match(failure="KeyError: 1")] * 2, [Ground("bowl", "pool", {0.05: 1, 0.01: 1})]
     )
-    assert failures(broken) == ["random on bowl, 2 of 2: KeyError: 1"]
-    assert "- random on bowl, 2 of 2: KeyError: 1" in markdown(broken)
+    assert failures(broken) == ["random on bowl, 2 matches: KeyError: 1"]
+    assert "- random on bowl, 2 matches: KeyError: 1" in markdown(broken)
 
 
 def test_the_page_stands_alone_and_shows_everything(summary, tmp_path):

@@ -45,7 +45,7 @@ def test_a_contest_from_problems_to_page(invoke, tmp_path):
     assert "pool: pool, 3 domains, 3 targets, 40 candidates" in done.output
     assert "note: absent is left out: 'absent' is not installed" in done.output
     assert "note: corner does not play pool: needs a space" in done.output
-    assert "note: broken on bowl, 2 of 2: KeyError: 'no luck'" in done.output
+    assert "note: broken on bowl, pool, 4 matches: KeyError: 'no luck'" in done.output
     for title in ("Ranks", "Final regret", "Tokens to the final quality of random"):
         assert title in done.output
     names = {p.name for p in (tmp_path / "out").iterdir()}

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic
 
 from bimix_tune.benchmark.pool import J, R
@@ -21,6 +22,13 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 TRIES = 2
 """Of a job whose worker dies, and of starting a worker."""
 START_SECONDS = 120.0
+
+
+def send_by_value(classes: Iterable[type]) -> None:
+    """Let classes of a user's own files travel with their code: workers cannot import them."""
+    for name in {c.__module__ for c in classes}:
+        if not name.startswith("bimix_tune."):
+            ray.cloudpickle.register_pickle_by_value(sys.modules[name])
 
 
 class Worker:

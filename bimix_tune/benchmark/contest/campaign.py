@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -68,6 +69,10 @@ def compare_strategies(
             say(note)
     if not games:
         raise ConfigError("there is no match to play: " + ("; ".join(notes) or "no strategy"))
+    if workers != 0 and importlib.util.find_spec("ray") is not None:
+        from bimix_tune.benchmark.ray_pool import send_by_value
+
+        send_by_value([*map(type, problems), *strategies.values()])
     for problem in problems:  # they are kept and travel with it, so that no worker seeks them
         _ = problem.best, problem.typical
     return carry_on(

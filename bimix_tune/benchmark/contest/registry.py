@@ -10,7 +10,7 @@ from importlib import import_module
 
 from bimix_tune.benchmark.problems.base import Problem
 from bimix_tune.benchmark.swarms import DataSet
-from bimix_tune.errors import ConfigError, did_you_mean
+from bimix_tune.errors import ConfigError, MissingExtraError
 from bimix_tune.strategies.base import Setting, Strategy
 
 
@@ -24,16 +24,12 @@ def players(names: Sequence[str] | None = None) -> tuple[dict[str, type[Strategy
         ConfigError: A name is unknown, or none is left.
     """
     registry = import_module("bimix_tune.strategies")
-    known = list(registry.STRATEGIES)
-    for name in names or ():
-        if name not in known:
-            raise ConfigError(f"unknown strategy {name!r}" + did_you_mean(name, known))
     found: dict[str, type[Strategy]] = {}
     notes = []
-    for name in dict.fromkeys(known if names is None else names):
+    for name in dict.fromkeys(registry.STRATEGIES if names is None else names):
         try:
             found[name] = registry.strategy_class(name)
-        except ImportError as error:
+        except MissingExtraError as error:
             notes.append(f"{name} is left out: {error}")
     if not found:
         raise ConfigError("no strategy to compare: " + ("; ".join(notes) or "none was named"))

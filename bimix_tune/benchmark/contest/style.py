@@ -23,7 +23,7 @@ from bimix_tune.report import theme
 BAND_OPACITY = 0.16
 FLOOR = 1e-3
 """Regrets below it are drawn there: a thousandth of a typical mixture's is nothing."""
-DASHES = ("solid", "dash", "dot")
+DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def regret_axis(per_decade: tuple[int, ...]) -> dict[str, Any]:

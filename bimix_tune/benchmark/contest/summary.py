@@ -21,6 +21,8 @@ from bimix_tune.benchmark.contest.statistics import (
 
 OURS = "bimix"
 """Strategies whose name begins like that are this package's own."""
+MAIN = "bimix-tune"
+"""The one of them that users get; the others leave a part of it out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +83,13 @@ class Summary:
 
     @cached_property
     def ours(self) -> list[str]:
-        """This package's strategies, the best first."""
-        return [name for name in self.strategies if name.startswith(OURS)]
+        """This package's strategies, the main one first and the others by rank."""
+        found = [name for name in self.strategies if name.startswith(OURS)]
+        return sorted(found, key=lambda name: name != MAIN)
 
     @cached_property
     def beaten(self) -> dict[str, float]:
-        """How often the best of ours has less regret than each other one."""
+        """How often the first of ours has less regret than each other one."""
         return wins(self.final, self.ours[0]) if self.ours else {}
 
 

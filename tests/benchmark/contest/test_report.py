@@ -11,7 +11,7 @@ STRATEGIES = (
     "random",
     "tpe-ilr",
     "bimix",
-    "bimix-plain",
+    "bimix-tune",
     "gp <b>",
     *(f"peer {i}" for i in range(9)),
 )
@@ -50,6 +50,7 @@ def test_sheets_have_a_row_for_each_strategy_in_order_of_rank(summary):
         assert min(values) == values[best.pop()]
     reference = made.strategies.index("tpe-ilr")
     assert found["tokens"].rows[reference][1:] == ("1.00",) * 3
+    assert made.ours == ["bimix-tune", *(n for n in made.strategies if n == "bimix")]
     assert found["ranks"].head[-1] == f"{made.ours[0]} wins"
     assert found["ranks"].rows[made.strategies.index(made.ours[0])][-1] == "–"
 
@@ -71,7 +72,7 @@ def test_without_the_reference_there_is_no_table_of_tokens(summary):
 
 def test_wide_sheets_come_in_parts(summary):
     final = next(s for s in sheets(summary()) if s.name == "final")
-    assert final.widths == (11, 5, 5, 11, 5)  # bimix-plain, 0.123, 0.123, <i>bowl</i>, third
+    assert final.widths == (10, 5, 5, 11, 5)  # bimix-tune, 0.123, 0.123, <i>bowl</i>, third
     parts = list(final.parts(40))
     assert [p.head for p in parts] == [final.head[:4], ("strategy", "third")]
     assert {(i, j) for i, j in parts[1].best} == {(i, 1) for i, j in final.best if j == 4}

@@ -5,7 +5,7 @@ from bimix_tune import BimixError, strategies
 from bimix_tune.benchmark import problems
 from bimix_tune.cli import strategies_benchmark as command
 from bimix_tune.cli.app import app
-from bimix_tune.errors import ConfigError, did_you_mean
+from bimix_tune.errors import ConfigError, MissingExtraError, did_you_mean
 
 
 @pytest.fixture
@@ -21,7 +21,9 @@ def invoke(monkeypatch, tmp_path, toys):
 
     def one(name):
         if name == "absent":
-            raise ImportError("'absent' is not installed")
+            raise MissingExtraError("'absent' is not installed")
+        if name not in playing:
+            raise ConfigError(f"unknown strategy {name!r}" + did_you_mean(name, playing))
         return toys[name]
 
     def available(name, setting):

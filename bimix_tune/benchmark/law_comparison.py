@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
-from bimix_tune.benchmark.pool import open_pool
-from bimix_tune.benchmark.results import Result, append_result, drop_torn_line, read_results
+from bimix_tune.benchmark.judging import judge
+from bimix_tune.benchmark.results import Result
+from bimix_tune.benchmark.resuming import carry_on
 from bimix_tune.benchmark.swarms import DataSet
-from bimix_tune.benchmark.tasks import FEWEST_HELD_OUT, TASKS, plan
+from bimix_tune.benchmark.tasks import FEWEST_HELD_OUT, TASKS, Task, plan
 from bimix_tune.errors import ConfigError, did_you_mean
 
 RUNS = (8, 16, 32, 64, 128, 256)
@@ -57,26 +57,23 @@ def compare_laws(
     wanted, notes = plan(data, laws, tasks, runs, draws)
     for note in notes:
         say(note)
-    by_key = {t.key.key: t for t in wanted}
+    by_key: dict[Hashable, Task] = {t.key.key: t for t in wanted}
     if not by_key:
         sizes = {s.name: len(s.curves) for d in data for s in d.swarms}
         raise ConfigError(
             f"nothing to measure: runs must leave {FEWEST_HELD_OUT} to judge by, but got "
             f"{list(runs)} for swarms of {sizes} runs and tasks {list(tasks)}"
         )
-    path = Path(folder) / "results.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drop_torn_line(path)
-    found = {r.key: r for r in read_results(path) if r.key in by_key}
-    todo = [t for key, t in by_key.items() if key not in found]
-    if todo:
-        with closing(open_pool(workers, address, say)) as pool:
-            for result in pool.results(todo):
-                append_result(path, result)
-                found[result.key] = result
-                if monitor is not None:
-                    monitor(len(found), len(by_key))
-    return [found[key] for key in by_key]
+    return carry_on(
+        Path(folder) / "results.jsonl",
+        by_key,
+        judge,
+        Result.from_json,
+        workers=workers,
+        address=address,
+        monitor=monitor,
+        say=say,
+    )
 
 
 def _check(tasks: Sequence[str], runs: Sequence[int], draws: int, workers: int | None) -> None:

@@ -1,19 +1,36 @@
-"""Where tasks are carried out: on Ray workers, or without Ray in this process."""
+"""Where jobs are carried out: on Ray workers, or without Ray in this process."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
-from bimix_tune.benchmark.judging import judge
-from bimix_tune.benchmark.results import Result
-from bimix_tune.benchmark.tasks import Task
 from bimix_tune.errors import missing_extra
 
+R = TypeVar("R")
+Made = TypeVar("Made", covariant=True)
 
-class Pool(Protocol):
-    """Carries out tasks, the longest first.
+
+class Job(Protocol[Made]):
+    """Something to carry out that pickles; hashed by identity."""
+
+    @property
+    def size(self) -> float:
+        """What its time grows with: the largest are begun first."""
+        ...
+
+    def lost(self, cause: str) -> Made:
+        """The result if the workers that had it died."""
+        ...
+
+
+J = TypeVar("J", bound=Job[object])
+Taken = TypeVar("Taken", bound=Job[object], contravariant=True)
+
+
+class Pool(Protocol[Taken, Made]):
+    """Carries out jobs.
 
     Attributes:
         slots: How many at once.
@@ -21,7 +38,7 @@ class Pool(Protocol):
 
     slots: int
 
-    def results(self, tasks: Sequence[Task]) -> Iterator[Result]:
+    def results(self, jobs: Sequence[Taken]) -> Iterator[Made]:
         """Yield results in the order in which they come."""
         ...
 
@@ -30,26 +47,35 @@ class Pool(Protocol):
         ...
 
 
-class ThisProcess:
-    """One task after the other, here."""
+class ThisProcess(Generic[J, R]):
+    """One job after the other, here.
+
+    Args:
+        work: What each job is given to.
+    """
 
     slots = 1
 
-    def results(self, tasks: Sequence[Task]) -> Iterator[Result]:
-        yield from map(judge, tasks)
+    def __init__(self, work: Callable[[J], R]) -> None:
+        self._work = work
+
+    def results(self, jobs: Sequence[J]) -> Iterator[R]:
+        yield from map(self._work, jobs)
 
     def close(self) -> None:
         pass
 
 
 def open_pool(
+    work: Callable[[J], R],
     workers: int | None = None,
     address: str | None = None,
     say: Callable[[str], None] | None = None,
-) -> Pool:
+) -> Pool[J, R]:
     """Workers on Ray, or this process where Ray is not installed.
 
     Args:
+        work: What each job is given to; pickled for Ray.
         workers: How many; None: one for each CPU of the cluster; 0: this process, without Ray.
         address: Ray cluster to join, as `bimix_tune.executors.ray_cluster.connect` has it.
         say: Is told if it is this process for want of Ray.
@@ -59,13 +85,13 @@ def open_pool(
         ExecutorError: Ray cannot start, or the cluster does not answer.
     """
     if workers == 0:
-        return ThisProcess()
+        return ThisProcess(work)
     if importlib.util.find_spec("ray") is None:
         if address is not None:
             raise missing_extra("ray", "ray", f"joining the cluster {address!r}")
         if say is not None:
-            say("one fit after the other in this process: 'ray' is not installed")
-        return ThisProcess()
+            say("one after the other in this process: 'ray' is not installed")
+        return ThisProcess(work)
     from bimix_tune.benchmark.ray_pool import RayPool
 
-    return RayPool(judge, workers, address)
+    return RayPool(work, workers, address)

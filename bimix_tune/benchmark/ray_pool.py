@@ -1,19 +1,18 @@
-"""Tasks on Ray: long-lived workers of one thread each, so that imports are paid for once.
+"""Jobs on Ray: long-lived workers of one thread each, so that imports are paid for once.
 
-Faults are handled here: a worker that dies is replaced and its task tried once more.
+Faults are handled here: a worker that dies is replaced and its job tried once more.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import socket
+import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic
 
-from bimix_tune.benchmark.results import Key, Result
-from bimix_tune.benchmark.tasks import Task
+from bimix_tune.benchmark.pool import J, R
 from bimix_tune.errors import ExecutorError
 from bimix_tune.executors.base import one_line
 from bimix_tune.executors.ray_cluster import connect, ray
@@ -21,30 +20,37 @@ from bimix_tune.executors.ray_cluster import connect, ray
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Set to one: matrices are small, so a second thread costs more than it brings."""
 TRIES = 2
-"""Of a task whose worker dies, and of starting a worker."""
+"""Of a job whose worker dies, and of starting a worker."""
 START_SECONDS = 120.0
 
 
-class Worker:
-    """Judges one task at a time; becomes a Ray actor."""
+def send_by_value(classes: Iterable[type]) -> None:
+    """Let classes of a user's own files travel with their code: workers cannot import them."""
+    for name in {c.__module__ for c in classes}:
+        if not name.startswith("bimix_tune."):
+            ray.cloudpickle.register_pickle_by_value(sys.modules[name])
 
-    def __init__(self, judge: Callable[[Task], Result]) -> None:
-        self._judge = judge
+
+class Worker:
+    """Does one job at a time; becomes a Ray actor."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self._work = work
 
     def ready(self) -> str:
         """The name of the host: the answer proves that the worker is up."""
         return socket.gethostname()
 
-    def judge(self, task: Task) -> Result:
-        """Fit and score."""
-        return self._judge(task)
+    def do(self, job: Any) -> Any:
+        """The result of a job."""
+        return self._work(job)
 
 
-class RayPool:
+class RayPool(Generic[J, R]):
     """Workers on a Ray cluster.
 
     Args:
-        judge: What each task is given to.
+        work: What each job is given to.
         workers: How many; None: one for each CPU of the cluster. More than CPUs share them.
         address: ``host:port`` or ``"auto"``; None: ``RAY_ADDRESS``, else a cluster of its own.
 
@@ -54,7 +60,7 @@ class RayPool:
 
     def __init__(
         self,
-        judge: Callable[[Task], Result],
+        work: Callable[[J], R],
         workers: int | None = None,
         address: str | None = None,
     ) -> None:
@@ -64,38 +70,38 @@ class RayPool:
         options = {"num_cpus": min(1.0, cpus / self.slots), "max_restarts": 0}
         env = {"env_vars": {**dict.fromkeys(THREADS, "1"), "OMP_WAIT_POLICY": "passive"}}
         self._kind = ray.remote(**options, runtime_env=env)(Worker)
-        self._judge = judge
+        self._work = work
         self._actors: list[Any] = []
         self._failed_starts = 0
 
-    def results(self, tasks: Sequence[Task]) -> Iterator[Result]:
-        """Yield results as they come; the longest tasks are begun first.
+    def results(self, jobs: Sequence[J]) -> Iterator[R]:
+        """Yield results as they come; the largest jobs are begun first.
 
         Raises:
             ExecutorError: No worker comes up.
         """
-        waiting = deque(sorted(tasks, key=lambda t: t.size, reverse=True))
-        tries: Counter[Key] = Counter()
-        pending = dict(self._start() for _ in range(min(self.slots, len(tasks))))
-        while waiting or any(task is not None for _, task in pending.values()):
+        waiting = deque(sorted(jobs, key=lambda job: job.size, reverse=True))
+        tries: Counter[J] = Counter()
+        pending = dict(self._start() for _ in range(min(self.slots, len(jobs))))
+        while waiting or any(job is not None for _, job in pending.values()):
             ref = self._wait(pending)
-            actor, task = pending.pop(ref)
+            actor, job = pending.pop(ref)
             try:
                 found = ray.get(ref)
             except ray.exceptions.RayError as error:
-                pending.update([self._replace(actor, task, error)])
-                if task is not None:
-                    tries[task.key.key] += 1
-                    if tries[task.key.key] < TRIES:
-                        waiting.appendleft(task)
+                pending.update([self._replace(actor, job, error)])
+                if job is not None:
+                    tries[job] += 1
+                    if tries[job] < TRIES:
+                        waiting.appendleft(job)
                     else:
-                        yield _lost(task, error)
+                        yield job.lost(f"WorkerDied: {TRIES} times ({type(error).__name__})")
                 continue
-            if task is not None:
+            if job is not None:
                 yield found
             if waiting:
-                task = waiting.popleft()
-                pending[actor.judge.remote(task)] = actor, task
+                job = waiting.popleft()
+                pending[actor.do.remote(job)] = actor, job
 
     def close(self) -> None:
         """Kill the workers and leave the cluster."""
@@ -106,15 +112,15 @@ class RayPool:
         self._actors.clear()
         self._connection.close()
 
-    def _start(self) -> tuple[Any, tuple[Any, Task | None]]:
-        """A new worker: what it will answer with once it is up, and the worker without a task."""
-        actor = self._kind.remote(self._judge)
+    def _start(self) -> tuple[Any, tuple[Any, J | None]]:
+        """A new worker: what it will answer with once it is up, and the worker without a job."""
+        actor = self._kind.remote(self._work)
         self._actors.append(actor)
         return actor.ready.remote(), (actor, None)
 
     def _wait(self, pending: dict[Any, Any]) -> Any:
         """The first answer; the wait is bounded while all workers are still to come up."""
-        starting = all(task is None for _, task in pending.values())
+        starting = all(job is None for _, job in pending.values())
         done, _ = ray.wait(list(pending), timeout=START_SECONDS if starting else None)
         if not done:
             raise ExecutorError(
@@ -124,10 +130,10 @@ class RayPool:
         return done[0]
 
     def _replace(
-        self, actor: Any, task: Task | None, error: Exception
-    ) -> tuple[Any, tuple[Any, Task | None]]:
+        self, actor: Any, job: J | None, error: Exception
+    ) -> tuple[Any, tuple[Any, J | None]]:
         """Another worker for one that died, unless workers cannot start at all."""
-        self._failed_starts = self._failed_starts + 1 if task is None else 0
+        self._failed_starts = self._failed_starts + 1 if job is None else 0
         if self._failed_starts >= TRIES:
             raise ExecutorError(
                 f"the Ray workers cannot start ({one_line(error)[:300]}); bimix-tune must be "
@@ -135,8 +141,3 @@ class RayPool:
             ) from error
         self._actors.remove(actor)
         return self._start()
-
-
-def _lost(task: Task, error: Exception) -> Result:
-    cause = f"WorkerDied: {TRIES} times ({type(error).__name__})"
-    return dataclasses.replace(task.key, failure=cause)

@@ -6,9 +6,10 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from bimix_tune.errors import CurveError
 
@@ -72,7 +73,23 @@ class Result:
         return cls(**plain)
 
 
-def append_result(path: Path, result: Result) -> None:
+class Record(Protocol):
+    """What a line of a file of results says."""
+
+    @property
+    def key(self) -> Hashable:
+        """Which job it is the result of."""
+        ...
+
+    def to_json(self) -> str:
+        """One line."""
+        ...
+
+
+F = TypeVar("F", bound=Record)
+
+
+def append_result(path: Path, result: Record) -> None:
     """Add a line in a single write."""
     line = (result.to_json() + "\n").encode()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -91,22 +108,30 @@ def drop_torn_line(path: Path) -> None:
             os.truncate(path, whole)
 
 
-def read_results(path: str | Path) -> list[Result]:
+def read_lines(path: Path, read: Callable[[str], F]) -> list[F]:
     """Results of an earlier call; none if there is no such file.
+
+    Args:
+        path: The file.
+        read: Reads a line.
 
     Raises:
         CurveError: A line is no result; the message names it.
     """
-    path = Path(path)
     if not path.exists():
         return []
-    results = []
+    found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            results.append(Result.from_json(line))
-        except (ValueError, TypeError, AttributeError) as error:
+            found.append(read(line))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise CurveError(
                 f"{path}, line {number} is no result of a benchmark ({error}): "
                 "remove the file, or choose another output folder"
             ) from error
-    return results
+    return found
+
+
+def read_results(path: str | Path) -> list[Result]:
+    """Results of `compare_laws`, as `read_lines` reads them."""
+    return read_lines(Path(path), Result.from_json)

@@ -74,6 +74,10 @@ class Task:
         """Checkpoints to fit: what the time of a fit grows with."""
         return sum(len(c.tokens) for c in (*self.fitted, *self.small))
 
+    def lost(self, cause: str) -> Result:
+        """The result if the workers that had it died."""
+        return dataclasses.replace(self.key, failure=cause)
+
 
 def plan(
     data: Sequence[DataSet],

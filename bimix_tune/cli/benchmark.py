@@ -30,12 +30,14 @@ from bimix_tune.benchmark.folders import holds_runs, write_meta
 from bimix_tune.benchmark.recording import record_swarm
 from bimix_tune.benchmark.summary import failures
 from bimix_tune.cli.benchmark_tables import summary_tables
+from bimix_tune.cli.strategies_benchmark import strategies_command
 from bimix_tune.config import CACHE, load_config, make_executor, prepare
 from bimix_tune.errors import ConfigError, MissingExtraError
 
 benchmark = typer.Typer(
-    help="Measure how good laws are on finished runs.", no_args_is_help=True, add_completion=False
+    help="Measure how good laws and strategies are.", no_args_is_help=True, add_completion=False
 )
+benchmark.command("strategies")(strategies_command)
 console = Console(highlight=False, markup=False, emoji=False)
 
 

@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 
 from bimix_tune.benchmark import compare_laws, read_results
+from bimix_tune.benchmark.judging import judge
 from bimix_tune.benchmark.pool import ThisProcess, open_pool
 from bimix_tune.benchmark.tasks import plan
 from bimix_tune.errors import ExecutorError, MissingExtraError
@@ -88,7 +89,7 @@ def test_workers_that_cannot_start_are_an_error(pool, data, monkeypatch):
     from bimix_tune.benchmark import ray_pool
 
     class Broken(ray_pool.Worker):
-        def __init__(self, judge):
+        def __init__(self, work):
             raise OSError("no bimix-tune here")
 
     monkeypatch.setattr(ray_pool, "Worker", Broken)
@@ -109,7 +110,7 @@ def test_a_cluster_without_room_is_an_error(pool, data, monkeypatch):
 def test_without_ray_it_is_this_process_with_a_word(monkeypatch):
     notes = []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert isinstance(open_pool(say=notes.append), ThisProcess)
-    assert notes == ["one fit after the other in this process: 'ray' is not installed"]
+    assert isinstance(open_pool(judge, say=notes.append), ThisProcess)
+    assert notes == ["one after the other in this process: 'ray' is not installed"]
     with pytest.raises(MissingExtraError, match="joining the cluster 'auto' needs 'ray'"):
-        open_pool(address="auto")
+        open_pool(judge, address="auto")

@@ -1,9 +1,11 @@
 """Trials that run at the same time: in threads, in processes, in batches; and interrupted ones."""
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -82,23 +84,16 @@ def test_processes_share_a_journal(tmp_path):
 
 
 @pytest.fixture
-def postgres(tmp_path):
+def postgres():
     """The address of a PostgreSQL server of its own, which listens on a socket in a folder."""
     pytest.importorskip("psycopg")
     tools = {name: shutil.which(name) for name in ("initdb", "pg_ctl")}
     if not all(tools.values()):
         pytest.skip("needs PostgreSQL's initdb and pg_ctl")
+    folder = Path(tempfile.mkdtemp(prefix="bimix-"))  # pytest's are too long for a socket
     options = {}
-    folder = tmp_path
     if os.getuid() == 0:  # a server refuses to run as root
-        import pwd
-        import tempfile
-
-        try:
-            nobody = pwd.getpwnam("nobody")
-        except KeyError:
-            pytest.skip("as root, needs a user `nobody` to run a server")
-        folder = Path(tempfile.mkdtemp(prefix="bimix-postgres-"))
+        nobody = pwd.getpwnam("nobody")
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
         options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
@@ -223,7 +218,6 @@ def test_hyperband(problem, recorded):
     study.optimize(objective, n_trials=30)
     states = {t.state for t in study.trials}
     assert states == {TrialState.COMPLETE, TrialState.PRUNED}
-    _, losses = problem.table(20_000)
     best = min(
         np.mean(list(problem.losses(mixture_of(t, problem.space), 1e3).values()))
         for t in study.trials

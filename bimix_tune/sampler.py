@@ -288,6 +288,8 @@ class BiMixSampler(BaseSampler):
             if self._fitted[0] != key:
                 try:
                     near = self._fitted[1] if len(curves) >= WARM_RUNS else None
+                    if near is not None and near.space != evidence.space:
+                        near = None  # a constraint has come, or it is another study
                     law = fit(curves, evidence.space, self._law, before=near, judge=False)
                     self._fitted = (key, law)
                 except FitError as error:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bimix_tune.errors import BimixError as BimixError
     from bimix_tune.executors.local import LocalExecutor as LocalExecutor
     from bimix_tune.executors.ray import RayExecutor as RayExecutor
+    from bimix_tune.goals import objective_values as objective_values
     from bimix_tune.laws import LawFit as LawFit
     from bimix_tune.laws import fit as fit
     from bimix_tune.laws import optimise as optimise
@@ -48,6 +49,7 @@ _HOMES = {
     "errors": ("BimixError",),
     "executors.local": ("LocalExecutor",),
     "executors.ray": ("RayExecutor",),
+    "goals": ("objective_values",),
     "laws": ("LawFit", "fit", "optimise"),
     "loop": ("SearchResult", "search"),
     "pruner": ("BiMixPruner",),

@@ -39,9 +39,9 @@ def startup_mixture(
     wishes = [space.array(space.natural()), space.array(space.uniform())]
     if pool is not None:
         if len(tried) < len(wishes):
-            return np.asarray(pool[apart(pool, wishes[len(tried)][None]).argmin()])
+            return np.asarray(pool[nearest(pool, wishes[len(tried)][None]).argmin()])
         drawn = pool[rng.permutation(len(pool))[:STARTUP_DRAWS]]
-        return np.asarray(drawn[apart(drawn, tried).argmax()])
+        return np.asarray(drawn[nearest(drawn, tried).argmax()])
     for point in wishes:
         if not len(tried) or np.abs(tried - point).max(axis=1).min() > 1e-3:
             return point
@@ -49,10 +49,10 @@ def startup_mixture(
     half = STARTUP_DRAWS // 2
     around = (wishes[0], np.full(k, 1 / k))
     drawn = np.vstack([simplex.dirichlet(rng, c, k, space.low, space.high, half) for c in around])
-    return np.asarray(drawn[apart(drawn, tried).argmax()])
+    return np.asarray(drawn[nearest(drawn, tried).argmax()])
 
 
-def apart(points: Array, others: Array) -> Array:
+def nearest(points: Array, others: Array) -> Array:
     """Distance of points (M, K) to the nearest of others (N, K), in square-root geometry, (M,)."""
     return np.asarray(np.linalg.norm(np.sqrt(points)[:, None] - np.sqrt(others), axis=2).min(1))
 
@@ -93,6 +93,45 @@ def trust_region(space: SearchSpace, tried: Array) -> SearchSpace:
     return bounded(space, low, high)
 
 
+SAME = 1e-3
+"""Mixtures that differ by less in every proportion are one experiment."""
+
+
+def apart(
+    best: Array,
+    tried: Array,
+    region: SearchSpace,
+    law: LawFit,
+    tokens: float,
+    objective: ObjectiveLike,
+    rng: np.random.Generator,
+) -> Array:
+    """The best mixture, or a good one beside it if it has been tried or is running, (K,).
+
+    A certain law (of losses without noise) has one optimum for all draws, and runs in parallel
+    would repeat each other.
+
+    Args:
+        best: The optimum, (K,).
+        tried: Mixtures tried or running, (N, K).
+        region: Where to look.
+        law: Judges the mixtures beside it.
+        tokens: Training tokens.
+        objective: What is minimised.
+        rng: Source of randomness.
+    """
+    if not len(tried) or np.abs(tried - best).max(axis=1).min() >= SAME:
+        return best
+    k, low, high = len(best), region.low, region.high
+    beside = np.vstack([simplex.dirichlet(rng, best, c, low, high, 8) for c in (3e3, 3e2, 3e1)])
+    away = np.abs(beside[:, None] - tried[None]).max(axis=2).min(axis=1) >= SAME
+    if not away.any():  # the region is hardly more than a point
+        return best
+    score = as_objective(objective, law.space.target_names)
+    values = score.value(law.predict(beside, tokens), law.space.weights)
+    return np.asarray(beside[np.where(away, values, np.inf).argmin()]).reshape(k)
+
+
 def bounded(space: SearchSpace, low: Array, high: Array) -> SearchSpace:
     """The space with other bounds, (K,) each."""
     domains = [
@@ -110,12 +149,19 @@ def with_fixed(space: SearchSpace, fixed: Mapping[str, Any]) -> SearchSpace:
         fixed: Parameters by name; those that are no proportions are passed over.
 
     Raises:
-        MixtureError: No mixture of the space has these proportions.
+        MixtureError: A proportion is outside its bounds, or no mixture of the space has these
+            proportions.
     """
     low, high = space.low, space.high
     for i, name in enumerate(space.names):
         if PREFIX + name in fixed:
-            low[i] = high[i] = float(fixed[PREFIX + name])
+            value = float(fixed[PREFIX + name])
+            if not low[i] <= value <= high[i]:
+                raise MixtureError(
+                    f"the enqueued proportion {value:g} of {name!r} is outside its bounds "
+                    f"[{low[i]:g}, {high[i]:g}]"
+                )
+            low[i] = high[i] = value
     reason = simplex.infeasibility(low, high)
     if reason:
         given = {k: v for k, v in fixed.items() if k.startswith(PREFIX)}

@@ -2,11 +2,13 @@
 
 Each proposal, after a start-up design, is one step of Thompson sampling:
 
-1. Collect the loss curves of all finished and pruned trials of the study.
+1. Collect the loss curves of all finished and pruned trials of the study
+   (`bimix_tune.evidence`), and the values of its constraints.
 2. Fit the law to them (`bimix_tune.laws.fit`); the fit is kept until a trial ends.
-3. Draw one law from the fit's posterior.
+3. Draw one law from the fit's posterior and, in a study with several objectives, their weights.
 4. Return the mixture that minimises the drawn law at the target token count, within bounds
-   and within a trust region around the mixtures tried.
+   and within a trust region around the mixtures tried, at a price on predicted violations of
+   constraints; or one beside it, if that has been tried or is running.
 
 Trials that run in parallel get different draws, so no constant liar is needed. The sampler keeps
 no state that the study does not hold: several processes may share one storage.
@@ -16,28 +18,41 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from bimix_tune.curves import LossCurve
 from bimix_tune.errors import FitError, MixtureError, did_you_mean
+from bimix_tune.evidence import Evidence, Reader, evidence_of
+from bimix_tune.goals import Goal, goal_matrix
 from bimix_tune.laws import LAWS, LawFit, fit, optimise
 from bimix_tune.laws.optimum.objectives import ObjectiveLike
-from bimix_tune.proposals import apart, best_of, startup_mixture, trust_region, with_fixed
+from bimix_tune.proposals import (
+    apart,
+    best_of,
+    nearest,
+    startup_mixture,
+    trust_region,
+    with_fixed,
+)
 from bimix_tune.simplex import Array
-from bimix_tune.space import SearchSpace, Target
-from bimix_tune.trials import ENQUEUED, PREFIX, curves_of, distributions, lessons, mixture_of
+from bimix_tune.space import SearchSpace
+from bimix_tune.trials import (
+    ENQUEUED,
+    PREFIX,
+    PROPOSED,
+    distributions,
+    lessons,
+    raise_unless_whole,
+)
 
 logger = logging.getLogger(__name__)
-
-OBJECTIVE = "objective"
-"""Name of the only target of a study that reports no losses, just a value."""
 
 WARM_RUNS = 48
 """With so many curves a fit begins where the last one ended, which saves half of its time; with
@@ -50,10 +65,31 @@ class BiMixSampler(BaseSampler):
     """Propose mixtures by the BiMix law fitted to all curves of the study.
 
     The objective asks for its mixture with `suggest_mixture` and records checkpoints with
-    `report_losses`; without the latter the law is fitted to the objective values alone.
+    `report_losses`; without the latter the law is fitted to the objective values alone (and to
+    the intermediate ones, where a trial ends with the last of them).
+
+    Several objectives: each is a target, or a weighted mean of some. Every proposal minimises
+    another weighted sum of them, so that trials fill the Pareto front::
+
+        goals = ["code", {"web": 2, "books": 1}]
+
+        def objective(trial):
+            losses = train(suggest_mixture(trial, space))  # yours; losses: target -> loss
+            report_losses(trial, tokens, losses)
+            return objective_values(losses, goals)
+
+        sampler = BiMixSampler(space, objectives=goals)
+        study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
+
+    Constraints (`Trial.set_constraint`, or ``constraints_func`` of another sampler before): their
+    values are predicted as losses are, and proposals keep a little inside the limits. The losses
+    of infeasible trials teach the law as any. Limits of proportions belong into the space.
 
     Args:
         space: The mixtures allowed and the targets that judge them.
+        objectives: What each objective of the study is: the name of a target, or weights of
+            some. None: the mean loss by the weights of the space, or, with several objectives,
+            one target each, in order. A study that reports no losses does without.
         target_tokens: Token count at which the law is minimised. None: the greatest seen.
         law: Name of the law, see `bimix_tune.laws.fit`.
         objective: What is minimised of the predicted losses, see `bimix_tune.laws.optimise`. Not
@@ -69,16 +105,20 @@ class BiMixSampler(BaseSampler):
         seed: Seed of the draws. A study run by ask and tell in one thread is reproducible.
 
     Raises:
-        ValueError: The law is unknown; or (on asking) the study has several objectives, or
-            maximises although its trials report losses.
-        MixtureError: Enqueued proportions leave no feasible mixture, or the objective asks for
-            a proportion with bounds that are not those of the space (on asking).
+        SpaceError: An objective names an unknown target, or its weights are none.
+        ValueError: The law is unknown; or (on asking) the study has another number of objectives,
+            or maximises although its trials report losses.
+        MixtureError: (On asking) enqueued proportions leave no feasible mixture, the objective
+            asks for a proportion with bounds that are not those of the space, or a
+            `PartialFixedSampler` fixes some proportions. (On telling) a trial asked for some
+            proportions but not for all, or enqueued ones do not sum to one.
     """
 
     def __init__(
         self,
         space: SearchSpace,
         *,
+        objectives: Sequence[Goal] | None = None,
         target_tokens: int | None = None,
         law: str = "auto",
         objective: ObjectiveLike = "mean",
@@ -92,7 +132,10 @@ class BiMixSampler(BaseSampler):
             raise ValueError(f"unknown `law` {law!r}" + did_you_mean(law, LAWS))
         if target_tokens is not None and not target_tokens > 0:
             raise ValueError(f"`target_tokens` must be > 0, but got {target_tokens=}")
+        if objectives is not None:
+            goal_matrix(objectives, space)  # complains about what it cannot read
         self._space = space
+        self._objectives = None if objectives is None else tuple(objectives)
         self._target_tokens = target_tokens
         self._law = law
         self._objective = objective
@@ -107,13 +150,16 @@ class BiMixSampler(BaseSampler):
         self._seed = seed if seed is not None else int(np.random.SeedSequence().entropy) % 2**63  # type: ignore[arg-type]
         self._distributions = distributions(space)
         self._lock = threading.Lock()
+        self._reader = Reader(space)
         self._fitted: tuple[object, LawFit | None] = (None, None)  # the curves used, and the fit
+        self._warned: set[str] = set()  # studies whose foreign trials the user knows of
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_fitted")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_reader", "_fitted")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock(), _fitted=(None, None))
+        self._reader = Reader(self._space)
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -124,7 +170,7 @@ class BiMixSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """All proportions that are free, and what the independent sampler samples jointly."""
-        self._raise_error_if_multi_objective(study)
+        self._check_objectives(study)
         others = self._independent_sampler.infer_relative_search_space(study, trial)
         ours = {n: d for n, d in self._distributions.items() if not d.single()}
         return {**{n: d for n, d in others.items() if n not in self._distributions}, **ours}
@@ -133,7 +179,7 @@ class BiMixSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """One mixture, and the other parameters of the given space."""
-        self._raise_error_if_multi_objective(study)
+        self._check_objectives(study)
         rest = {n: d for n, d in search_space.items() if n not in self._distributions}
         params: dict[str, Any] = {}
         if rest:
@@ -143,9 +189,17 @@ class BiMixSampler(BaseSampler):
                     study, trial, name, rest[name]
                 )
         if len(rest) < len(search_space):
+            free = [n for n, d in self._distributions.items() if not d.single()]
+            missing = [n for n in free if n not in search_space]
+            if missing:
+                raise MixtureError(
+                    f"the values of {missing} are fixed by a sampler around this one, which cannot "
+                    "know them: fix proportions by bounds in the space, or by Study.enqueue_trial"
+                )
             mixture = self.propose(study, trial)
-            named = zip(self._space.names, mixture.tolist(), strict=True)
-            params |= {PREFIX + n: r for n, r in named if PREFIX + n in search_space}
+            named = dict(zip(self._space.names, mixture.tolist(), strict=True))
+            study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, named)
+            params |= {PREFIX + n: r for n, r in named.items() if PREFIX + n in search_space}
         return params
 
     def sample_independent(
@@ -156,7 +210,7 @@ class BiMixSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """Parameters that are no proportions; a proportion never gets here in order."""
-        self._raise_error_if_multi_objective(study)
+        self._check_objectives(study)
         if param_name in self._distributions:
             raise MixtureError(
                 f"the objective asks for {param_name!r} within {param_distribution}, but the "
@@ -178,8 +232,15 @@ class BiMixSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Pass on to the sampler of the other parameters."""
+        """Pass on to the sampler of the other parameters; complain about half a mixture.
+
+        Raises:
+            MixtureError: The trial succeeded with some proportions but not all, or with ones that
+                do not sum to one and no record of what was used instead. Its state is stored.
+        """
         self._independent_sampler.after_trial(study, trial, state, values)
+        if state != TrialState.FAIL:
+            raise_unless_whole(trial, self._space)
 
     def reseed_rng(self) -> None:
         """Give the sampler of the other parameters a new seed; ours depends on the trial."""
@@ -189,86 +250,94 @@ class BiMixSampler(BaseSampler):
         """The proportions for a trial, (K,), in the order of the space."""
         rng = np.random.default_rng([self._seed, trial.number])
         region = with_fixed(self._space, trial.system_attrs.get(ENQUEUED, {}))
-        law, tokens = self.law_for(study, trial.number)
+        evidence, law = self._law_for(study, trial.number)
         asked = self.tried(study, trial.number, (*TRIED, TrialState.FAIL))
         pool = self._untried(asked)
         if law is None:
             return startup_mixture(region, asked, rng, pool)
+        tokens, tried = self._tokens(evidence), self.tried(study, trial.number)
         if self._trust_region:
-            region = trust_region(region, self.tried(study, trial.number))
-        objective = (
-            self._objective if law.space.target_names == self._space.target_names else "mean"
-        )
-        drawn = law.draw(rng)
+            region = trust_region(region, tried)
+        drawn, objective = evidence.aim(law.draw(rng), rng, self._objective)
         if pool is not None:
             return best_of(drawn, pool, region, tokens, objective)
-        return self._space.array(optimise(drawn, region, tokens, objective=objective))
+        best = self._space.array(optimise(drawn, region, tokens, objective=objective))
+        return apart(best, tried, region, drawn, tokens, objective, rng)
 
     def _untried(self, asked: Array) -> Array | None:
         """The candidates not asked for so far, all of them once none is left, (M, K)."""
         pool = self._candidates
         if pool is None or not len(asked):
             return pool
-        left = apart(pool, asked) > 1e-9
+        left = nearest(pool, asked) > 1e-9
         return pool[left] if left.any() else pool
 
     def law_for(self, study: Study, number: int) -> tuple[LawFit | None, float]:
         """The law that proposes for a trial, None during start-up, and the tokens it is for."""
-        if len(self.tried(study, number)) < self._n_startup_trials:
-            return None, 1.0
-        return self.fitted(study)
+        evidence, law = self._law_for(study, number)
+        return law, self._tokens(evidence)
 
     def fitted(self, study: Study) -> tuple[LawFit | None, float]:
         """The law fitted to all finished trials of a study, and the tokens to optimise at.
 
         The law is None while no law can be fitted.
         """
-        curves, space = curves_of(study, self._space), self._space
-        if not curves:
-            curves, space = _objective_curves(study, space)
-        elif study.direction == StudyDirection.MAXIMIZE:
-            raise ValueError(
-                "losses are minimised, but the study maximises: create it with "
-                "direction='minimize', or report no losses"
-            )
-        tokens = self._target_tokens or max((float(c.tokens[-1]) for c in curves), default=1.0)
-        key = (study.study_name, [(c.run, len(c.tokens)) for c in curves])
-        with self._lock:
-            if self._fitted[0] != key:
-                try:
-                    near = self._fitted[1] if len(curves) >= WARM_RUNS else None
-                    law = fit(curves, space, self._law, before=near, judge=False)
-                    self._fitted = (key, law)
-                except FitError as error:
-                    if curves:
-                        logger.warning("no law yet, the start-up design goes on: %s", error)
-                    self._fitted = (key, None)
-            return self._fitted[1], tokens
+        evidence = self._evidence(study)
+        return self._fit(study, evidence), self._tokens(evidence)
 
     def tried(
         self, study: Study, number: int | None = None, states: tuple[TrialState, ...] = TRIED
     ) -> Array:
         """Mixtures of all trials (but one) that are running or ended in order, (N, K)."""
         trials = [t for t in lessons(study, states) if t.number != number]
-        mixtures = [mixture_of(t, self._space) for t in trials]
+        mixtures = [self._reader.mixture(study, t) for t in trials]
         return self._space.matrix(m for m in mixtures if m is not None)
 
+    def _tokens(self, evidence: Evidence) -> float:
+        return self._target_tokens or evidence.tokens
 
-def _objective_curves(study: Study, space: SearchSpace) -> tuple[list[LossCurve], SearchSpace]:
-    """Curves of one made-up target for a study that reports objective values alone.
+    def _law_for(self, study: Study, number: int) -> tuple[Evidence, LawFit | None]:
+        evidence = self._evidence(study)
+        if len(self.tried(study, number)) < self._n_startup_trials:
+            return evidence, None
+        return evidence, self._fit(study, evidence)
 
-    Laws need positive losses that fall with quality, so the values are turned to minimisation
-    and shifted to begin at their own range; a shift does not move an optimum.
-    """
-    only = SearchSpace(space.domains, [Target(OBJECTIVE)], space.source)
-    trials = [t for t in lessons(study, (TrialState.COMPLETE,)) if np.isfinite(t.value or 0.0)]
-    pairs = [(t, m) for t in trials if t.value is not None and (m := mixture_of(t, space))]
-    if not pairs:
-        return [], only
-    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-    values = sign * np.array([float(t.value or 0.0) for t, _ in pairs])
-    positive = values - values.min() + max(float(np.ptp(values)), 1e-12)
-    return [
-        LossCurve(m, [1.0], [[y]], [OBJECTIVE], run=str(t.number))
-        for (t, m), y in zip(pairs, positive, strict=True)
-    ], only
+    def _evidence(self, study: Study) -> Evidence:
+        """What the study says; with one warning about trials that say nothing."""
+        evidence = evidence_of(study, self._space, self._objectives, self._reader)
+        with self._lock:
+            known = study.study_name in self._warned
+            if evidence.foreign:
+                self._warned.add(study.study_name)
+        if evidence.foreign and not known:
+            warnings.warn(
+                f"{evidence.foreign} trials are not learnt from: their proportions do not sum to "
+                "one, and no user attribute 'mixture' says what was trained on",
+                stacklevel=2,
+            )
+        return evidence
+
+    def _fit(self, study: Study, evidence: Evidence) -> LawFit | None:
+        """The law fitted to what the study says, None while none can be."""
+        curves = evidence.taught().curves
+        key = (study.study_name, [(c.run, c.losses.tobytes()) for c in curves])
+        with self._lock:
+            if self._fitted[0] != key:
+                try:
+                    near = self._fitted[1] if len(curves) >= WARM_RUNS else None
+                    if near is not None and near.space != evidence.space:
+                        near = None  # a constraint has come, or it is another study
+                    law = fit(curves, evidence.space, self._law, before=near, judge=False)
+                    self._fitted = (key, law)
+                except FitError as error:
+                    if curves:
+                        logger.warning("no law yet, the start-up design goes on: %s", error)
+                    self._fitted = (key, None)
+            return self._fitted[1]
+
+    def _check_objectives(self, study: Study) -> None:
+        count = len(study.directions)
+        if self._objectives is not None and len(self._objectives) != count:
+            raise ValueError(
+                f"the sampler has {len(self._objectives)} `objectives`, but the study {count}"
+            )

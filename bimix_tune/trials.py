@@ -32,6 +32,9 @@ HELD_BACK = "held_back"
 """Trials with this user attribute judge a search; nothing is learnt from them."""
 ENQUEUED = "fixed_params"
 """Where Optuna keeps the parameters of `Study.enqueue_trial` among the system attributes."""
+PROPOSED = "bimix:mixture"
+"""System attribute with the whole mixture of a proposal. The parameters of a running trial appear
+in a storage one by one; this tells other processes at once where a run is under way."""
 
 
 def distributions(space: SearchSpace) -> dict[str, FloatDistribution]:
@@ -55,12 +58,19 @@ def suggest_mixture(trial: Trial, space: SearchSpace) -> Mixture:
         The mixture to train on.
 
     Raises:
-        MixtureError: The trial was enqueued with a full mixture that does not sum to one.
+        MixtureError: The trial was enqueued with a proportion outside its bounds, or with a full
+            mixture that does not sum to one.
     """
     params = {
         name: trial.suggest_float(PREFIX + name, low, high)
         for name, low, high in zip(space.names, space.low, space.high, strict=True)
     }
+    for domain, r in zip(space.domains, params.values(), strict=True):
+        if not domain.low - SUM_TOLERANCE <= r <= domain.high + SUM_TOLERANCE:
+            raise MixtureError(
+                f"trial {trial.number} was enqueued with proportion {r:g} of {domain.name!r}, "
+                f"outside its bounds [{domain.low:g}, {domain.high:g}]"
+            )
     weights = dict(zip(space.target_names, space.weights.tolist(), strict=True))
     trial.set_user_attr(WEIGHTS, weights)
     total = sum(params.values())
@@ -88,6 +98,9 @@ def report_losses(
     objective: ObjectiveLike = "mean",
 ) -> float:
     """Record the losses of one checkpoint and report the objective of them to Optuna.
+
+    In a study with several objectives Optuna takes no reports, and the losses are recorded only;
+    return `bimix_tune.objective_values` from the objective there.
 
     Args:
         trial: The running trial, after `suggest_mixture`.
@@ -128,19 +141,46 @@ def report_losses(
     given = [name for name in weights if name in losses]
     row, by = np.array([[losses[n], weights[n]] for n in given]).T
     value = float(as_objective(objective, given).value(row, by))
-    trial.report(value, step=int(tokens))
+    study = getattr(trial, "study", None)
+    if study is None or len(study.directions) == 1:
+        trial.report(value, step=int(tokens))
     return value
 
 
 def mixture_of(trial: FrozenTrial, space: SearchSpace) -> Mixture | None:
-    """The mixture that a trial was trained on, or None if it has none of this space."""
-    recorded = trial.user_attrs.get(MIXTURE)
-    params = recorded or {
+    """The mixture that a trial was or is trained on, or None if it has none of this space."""
+    params = trial.user_attrs.get(MIXTURE) or {
         name: trial.params[PREFIX + name] for name in space.names if PREFIX + name in trial.params
     }
+    if len(params) < len(space.names) and not trial.state.is_finished():
+        params = trial.system_attrs.get(PROPOSED, {})
     if set(params) != set(space.names) or abs(sum(params.values()) - 1) > SUM_TOLERANCE:
         return None
     return Mixture(space.names, [params[name] for name in space.names])
+
+
+def raise_unless_whole(trial: FrozenTrial, space: SearchSpace) -> None:
+    """Complain about a trial that asked for proportions which are no mixture.
+
+    Raises:
+        MixtureError: It asked for some proportions but not all, or for ones that do not sum to
+            one, and there is no record of what was used instead.
+    """
+    shares = {n: trial.params[PREFIX + n] for n in space.names if PREFIX + n in trial.params}
+    if not shares or MIXTURE in trial.user_attrs:
+        return
+    missing = [PREFIX + n for n in space.names if n not in shares]
+    if missing:
+        raise MixtureError(
+            f"trial {trial.number} asked for {len(shares)} proportions but not for {missing}, so "
+            "its mixture does not sum to one: ask for all by suggest_mixture(trial, space)"
+        )
+    total = sum(shares.values())
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise MixtureError(
+            f"the proportions of trial {trial.number} sum to {total:.6g}, not to 1; use "
+            "suggest_mixture(trial, space), and enqueue mixtures that sum to one"
+        )
 
 
 def checkpoints_of(trial: FrozenTrial) -> list[tuple[int, dict[str, Any]]]:
@@ -171,8 +211,12 @@ def curve_of(trial: FrozenTrial, space: SearchSpace) -> LossCurve | None:
 
 
 def lessons(study: Study, states: Sequence[TrialState]) -> list[FrozenTrial]:
-    """Trials in these states that may be learnt from: all but those held back."""
-    trials = study.get_trials(deepcopy=False, states=tuple(states))
+    """Trials in these states that may be learnt from: all but those held back.
+
+    A `HyperbandPruner` shows its samplers only the trials of one bracket. A law learns from all:
+    it knows what a loss at fewer tokens says. Hence not `Study.get_trials`.
+    """
+    trials = study._get_trials(deepcopy=False, states=tuple(states), use_cache=False)
     return [t for t in trials if not t.user_attrs.get(HELD_BACK)]
 
 

@@ -15,6 +15,7 @@ NEEDS = {
     "01_first_search.py": ("plotly",),
     "04_entropy_mixtures.py": ("tokenizers",),
     "06_on_a_ray_cluster.py": ("ray",),
+    "07_ray_tune.py": ("ray", "pandas", "pyarrow"),
 }
 """Optional libraries without which a script cannot show what it is about."""
 LEAVES = {

@@ -176,12 +176,6 @@ def test_failed_and_pruned_trials_and_other_trials_do_no_harm():
     assert study.best_value < 3.2
 
 
-def test_several_objectives_are_refused():
-    study = optuna.create_study(directions=["minimize"] * 2, sampler=BiMixSampler(SPACE))
-    with pytest.raises(ValueError, match="multi-objective"):
-        suggest_mixture(study.ask(), SPACE)
-
-
 def test_pickles_and_goes_on():
     study = study_of()
     study.optimize(objective, n_trials=8)

@@ -1,0 +1,352 @@
+"""What a study says about mixtures, in the form that laws are fitted to.
+
+Trials with losses give their loss curves. Where a study has none, its objective values (and the
+intermediate ones) become losses of made-up targets. Constraint values become further targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from bimix_tune.constraints import Limited, constraints_of
+from bimix_tune.curves import LossCurve
+from bimix_tune.goals import Goal, goal_matrix
+from bimix_tune.laws import LawFit
+from bimix_tune.laws.optimum.objectives import ObjectiveLike, as_objective
+from bimix_tune.mixture import Mixture
+from bimix_tune.simplex import Array
+from bimix_tune.space import SearchSpace, Target
+from bimix_tune.trials import PREFIX, curve_of, lessons, mixture_of
+
+T = TypeVar("T")
+Read = Callable[[FrozenTrial, SearchSpace], T]
+
+OBJECTIVE = "objective"
+"""Name of the only target of a study that reports no losses, just a value."""
+
+CHECKPOINTS = 8
+"""So many intermediate values of a trial are enough to tell how they fall."""
+
+MOST_CURVES = 256
+"""A law is fitted to no more: near the optimum it is known well by then, and time grows with
+the cube of the curves."""
+STEP = 16
+"""A law is fitted anew when there are a sixteenth more curves."""
+
+FEWEST_CONSTRAINED = 4
+"""Constraints are predicted from so many trials on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Curves of a study, and what to minimise under a law fitted to them.
+
+    Args:
+        curves: One per trial that teaches something.
+        space: Domains; V targets, among them those of constraints, which have no weight.
+        goals: Weights of the targets in each objective of the study, (M, V).
+        limits: Greatest loss allowed for each target, (V,); infinite but for constraints.
+        foreign: How many finished trials have all proportions, but these are no mixture and none
+            is recorded beside them: what they were trained on is unknown.
+        measured: Whether targets are those of the space, not made up from values.
+    """
+
+    curves: Sequence[LossCurve]
+    space: SearchSpace
+    goals: Array
+    limits: Array
+    foreign: int = 0
+    measured: bool = True
+
+    @property
+    def tokens(self) -> float:
+        """The most tokens seen, 1 without any curves."""
+        return max((float(c.tokens[-1]) for c in self.curves), default=1.0)
+
+    def weights(self, rng: np.random.Generator) -> Array:
+        """Weights of the targets for one proposal, (V,).
+
+        With several objectives, each in units of its range among the longest runs, a random
+        weighting of them: the Dirichlet distribution with all parameters one.
+        """
+        if len(self.goals) == 1:
+            return np.asarray(self.goals[0])
+        shares = rng.dirichlet(np.ones(len(self.goals)))
+        ranges = np.array([_range(self._ends() @ np.nan_to_num(g)) for g in self.goals])
+        return np.asarray((shares / ranges) @ self.goals)
+
+    def aim(
+        self, law: LawFit, rng: np.random.Generator, objective: ObjectiveLike = "mean"
+    ) -> tuple[LawFit, ObjectiveLike]:
+        """The law with the weights for one proposal, and what to minimise under it.
+
+        Args:
+            law: Fitted to these curves.
+            rng: Source of randomness.
+            objective: Of losses, in a study with one objective.
+        """
+        weights = self.weights(rng)
+        if len(self.goals) > 1:
+            law = dataclasses.replace(law, space=_weighted(law.space, weights))
+        if len(self.goals) > 1 or not self.measured:
+            objective = "mean"
+        if not np.isfinite(self.limits).any():
+            return law, objective
+        own = law.space.target_names[: int(np.isinf(self.limits).sum())]
+        base = as_objective(objective, own)
+        scale = _range(self._ends() @ (weights / weights.sum()))
+        return law, Limited(self.limits, scale, base)
+
+    def taught(self) -> Evidence:
+        """The part that a law is fitted to, so that a proposal stays fast in a large study.
+
+        All curves while they are few; then as many as the last step of a sixteenth; at most
+        `MOST_CURVES`: the best of those that ran longest, and the latest of the others.
+        """
+        curves = list(self.curves[: _step(len(self.curves))])
+        if len(curves) > MOST_CURVES:
+            end = max(c.tokens[-1] for c in curves)
+            weights = self.goals.mean(axis=0)
+            counting = [n for n, w in zip(self.space.target_names, weights, strict=True) if w > 0]
+            by = weights[weights > 0]
+            height = [
+                float(by @ [c.final().get(n, math.nan) for n in counting])
+                if c.tokens[-1] == end
+                else math.nan
+                for c in curves
+            ]
+            best = set(np.argsort(height)[: MOST_CURVES // 2].tolist())  # NaN comes last
+            others = [i for i in range(len(curves)) if i not in best]
+            kept = sorted(best | set(others[-(MOST_CURVES - len(best)) :]))
+            curves = [curves[i] for i in kept]
+        return dataclasses.replace(self, curves=curves)
+
+    def _ends(self) -> Array:
+        """Last losses of the longest runs, (N, V); zero where not measured."""
+        longest = [c for c in self.curves if c.tokens[-1] == self.tokens]
+        rows = [[c.final().get(t, math.nan) for t in self.space.target_names] for c in longest]
+        counted = np.array(rows)[:, self.goals.sum(axis=0) > 0]
+        complete = np.array(rows)[np.isfinite(counted).all(axis=1)]
+        return np.asarray(np.nan_to_num(complete))
+
+
+class Reader:
+    """Reads trials of a space; what has ended is read once, as it does not change any more.
+
+    Args:
+        space: Domains and targets.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._mixtures: dict[Hashable, Mixture | None] = {}
+        self._curves: dict[Hashable, LossCurve | None] = {}
+
+    def mixture(self, study: Study, trial: FrozenTrial) -> Mixture | None:
+        """`bimix_tune.trials.mixture_of`."""
+        return self._once(self._mixtures, mixture_of, study, trial)
+
+    def curve(self, study: Study, trial: FrozenTrial) -> LossCurve | None:
+        """`bimix_tune.trials.curve_of`."""
+        return self._once(self._curves, curve_of, study, trial)
+
+    def _once(self, known: dict[Hashable, T], read: Read[T], study: Study, trial: FrozenTrial) -> T:
+        if not trial.state.is_finished():
+            return read(trial, self._space)
+        key = study.study_name, trial.number, trial.datetime_complete
+        if key not in known:
+            known[key] = read(trial, self._space)
+        return known[key]
+
+
+def _step(count: int) -> int:
+    """The greatest step up to a count: 1, 2, ... 32, 34, ..., each a sixteenth further."""
+    reached = 0
+    while reached < count:
+        further = reached + max(1, reached // STEP)
+        if further > count:
+            break
+        reached = further
+    return reached
+
+
+def evidence_of(
+    study: Study, space: SearchSpace, goals: Sequence[Goal] | None, reader: Reader | None = None
+) -> Evidence:
+    """What a study teaches about the mixtures of a space.
+
+    Args:
+        study: Any study, empty or not.
+        space: Domains and targets.
+        goals: The study's objectives in terms of the targets. None: the mean loss by the space's
+            weights of a study with one objective, and one target each of one with as many
+            objectives as there are targets.
+        reader: Remembers trials between calls.
+
+    Raises:
+        ValueError: Losses are recorded, but the study maximises an objective, or what its
+            objectives mean is not known.
+    """
+    reader = reader or Reader(space)
+    trials = lessons(study, (TrialState.COMPLETE, TrialState.PRUNED))
+    curves = [curve for t in trials if (curve := reader.curve(study, t)) is not None]
+    if curves:
+        _raise_if_maximised(study.directions)
+        found = Evidence(curves, space, *_meaning(space, goals, len(study.directions)))
+        if len(found.goals) > 1 or goals is not None:
+            weighted = _weighted(space, found.goals.mean(axis=0))
+            found = dataclasses.replace(found, space=weighted)
+    else:
+        mixtures = [reader.mixture(study, t) for t in trials]
+        found = _from_values(trials, mixtures, space, study.directions)
+    asked = [t for t in trials if all(PREFIX + name in t.params for name in space.names)]
+    foreign = sum(reader.mixture(study, t) is None for t in asked)
+    return dataclasses.replace(_with_constraints(found, trials), foreign=foreign)
+
+
+def _raise_if_maximised(directions: Sequence[StudyDirection]) -> None:
+    if StudyDirection.MAXIMIZE in directions:
+        raise ValueError(
+            "losses are minimised, but the study maximises: create it with "
+            "direction='minimize', or report no losses"
+        )
+
+
+def _meaning(space: SearchSpace, goals: Sequence[Goal] | None, count: int) -> tuple[Array, Array]:
+    """Weights of the targets in each of ``count`` objectives (M, V), and no limits (V,)."""
+    no_limits = np.full(len(space.targets), np.inf)
+    if goals is not None:
+        return goal_matrix(goals, space), no_limits
+    if count == 1:
+        return space.weights[None], no_limits
+    if count != len(space.targets):
+        raise ValueError(
+            f"the study has {count} objectives and the space {len(space.targets)} targets: say "
+            "which targets make each objective, as in BiMixSampler(space, objectives=[...])"
+        )
+    return np.eye(count), no_limits
+
+
+def _weighted(space: SearchSpace, weights: Array) -> SearchSpace:
+    """The space with other weights of its targets, (V,)."""
+    targets = [
+        dataclasses.replace(t, weight=float(w)) for t, w in zip(space.targets, weights, strict=True)
+    ]
+    return SearchSpace(space.domains, targets, space.source)
+
+
+def _from_values(
+    trials: Sequence[FrozenTrial],
+    mixtures: Sequence[Mixture | None],
+    space: SearchSpace,
+    directions: Sequence[StudyDirection],
+) -> Evidence:
+    """Curves of one made-up target per objective, from the values of a study without losses.
+
+    Laws need positive losses that fall with quality, so values are turned to minimisation,
+    measured in units of their range and shifted to begin at one; this does not move an optimum.
+    """
+    m = len(directions)
+    names = [OBJECTIVE] if m == 1 else [f"{OBJECTIVE} {i}" for i in range(m)]
+    only = SearchSpace(space.domains, [Target(name) for name in names], space.source)
+    signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in directions])
+    found = []
+    steps_count = _intermediate_count(trials, m)
+    for t, mixture in zip(trials, mixtures, strict=True):
+        points = _points(t, steps_count)
+        if mixture is not None and points:
+            steps, values = zip(*points, strict=True)
+            found.append((t, mixture, np.array(steps) + 1.0, signs * np.array(values)))
+    if found:
+        end = max(steps[-1] for _, _, steps, _ in found)
+        ends = np.array([y[-1] for _, _, steps, y in found if steps[-1] == end])
+        least = np.min([y.min(axis=0) for *_, y in found], axis=0)
+        unit = np.array([_range(column) for column in ends.T])
+        found = [(t, mixture, steps, 1.0 + (y - least) / unit) for t, mixture, steps, y in found]
+    curves = [LossCurve(r, steps, y, names, run=str(t.number)) for t, r, steps, y in found]
+    return Evidence(curves, only, np.eye(m), np.full(m, np.inf), measured=False)
+
+
+def _intermediate_count(trials: Sequence[FrozenTrial], objectives: int) -> int:
+    """How many intermediate values of a trial to use; 0 if they are not like the final one.
+
+    A trial that ends with the value that it reported last is one curve of that objective. Then a
+    value of a trial that a scheduler stopped early counts as one at its step, whatever its state.
+    """
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    alike = objectives == 1 and all(
+        t.last_step is not None and t.values == [t.intermediate_values[t.last_step]]
+        for t in complete
+    )
+    return CHECKPOINTS if alike and complete else 0
+
+
+def _points(trial: FrozenTrial, most: int) -> list[tuple[int, list[float]]]:
+    """(step, values of all objectives) of a trial, in order, finite ones only."""
+    if most:
+        steps = sorted(s for s, v in trial.intermediate_values.items() if math.isfinite(v))
+        chosen = steps[:: -max(1, math.ceil(len(steps) / most))][::-1]
+        return [(step, [trial.intermediate_values[step]]) for step in chosen]
+    if trial.state != TrialState.COMPLETE or not all(map(math.isfinite, trial.values)):
+        return []
+    return [(0, list(trial.values))]
+
+
+def _with_constraints(found: Evidence, trials: Sequence[FrozenTrial]) -> Evidence:
+    """Add a target for each constraint that enough trials have and that varies among them.
+
+    Values are measured in units of their range, and shifted to begin at one.
+    """
+    by_run = {str(t.number): values for t in trials if (values := constraints_of(t))}
+    rows = [by_run.get(c.run, {}) for c in found.curves]
+    names = sorted({name for row in rows for name in row})
+    table = np.array([[row.get(name, np.nan) for name in names] for row in rows])
+    table = table.reshape(len(rows), len(names))
+    kept = [
+        i
+        for i, column in enumerate(table.T)
+        if np.isfinite(column).sum() >= FEWEST_CONSTRAINED and np.nanmax(column) > np.nanmin(column)
+    ]
+    if not kept:
+        return found
+    table = table[:, kept]
+    targets = [Target(f"constraint {names[i]}", weight=0.0) for i in kept]
+    least, unit = np.nanmin(table, axis=0), np.nanmax(table, axis=0) - np.nanmin(table, axis=0)
+    scaled = 1.0 + (table - least) / unit
+    curves = [_longer(c, row, targets) for c, row in zip(found.curves, scaled, strict=True)]
+    space = SearchSpace(found.space.domains, [*found.space.targets, *targets], found.space.source)
+    goals = np.hstack([found.goals, np.zeros((len(found.goals), len(kept)))])
+    limits = np.concatenate([found.limits, 1.0 - least / unit])
+    return dataclasses.replace(found, curves=curves, space=space, goals=goals, limits=limits)
+
+
+def _longer(curve: LossCurve, row: Array, targets: Sequence[Target]) -> LossCurve:
+    """A curve with further targets that were measured at its end only, (C,)."""
+    added = np.full((len(curve.tokens), len(row)), np.nan)
+    added[-1] = row
+    names = (*curve.targets, *(t.name for t in targets))
+    losses = np.hstack([curve.losses, added])
+    return LossCurve(
+        curve.mixture,
+        curve.tokens,
+        losses,
+        names,
+        curve.decayed,
+        seed=curve.seed,
+        unit=curve.unit,
+        scale=curve.scale,
+        run=curve.run,
+    )
+
+
+def _range(values: Array) -> float:
+    """Greatest less least, or one where they do not differ."""
+    return (float(np.ptp(values)) if len(values) else 0.0) or 1.0

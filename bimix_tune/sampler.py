@@ -261,7 +261,7 @@ class BiMixSampler(BaseSampler):
         drawn, objective = evidence.aim(law.draw(rng), rng, self._objective)
         if pool is not None:
             return best_of(drawn, pool, region, tokens, objective)
-        best = self._space.array(optimise(drawn, region, tokens, objective=objective))
+        best = self._space.array(optimise(drawn, region, tokens, objective=objective, rough=True))
         return apart(best, tried, region, drawn, tokens, objective, rng)
 
     def _untried(self, asked: Array) -> Array | None:

@@ -29,6 +29,7 @@ def find_optimum(
     kl: float = 0.0,
     groups: Sequence[Group] = (),
     worst: bool = False,
+    rough: bool = False,
 ) -> Optimum:
     """The mixture with the least predicted objective, and how it was found.
 
@@ -41,6 +42,8 @@ def find_optimum(
         kl: Adds ``kl * KL(r || prior)``, in units of the objective per nat.
         groups: Bounds on sums of proportions.
         worst: Find the worst mixture instead, to see what is at stake.
+        rough: Whether an optimum to a ten-thousandth of the objective's spread will do, where
+            there is no exact one: for proposals, which scatter by more.
 
     Raises:
         FitError: The space has other domains than the fit, ``tokens`` is not a finite number > 0,
@@ -64,7 +67,8 @@ def find_optimum(
             groups=tuple(groups),
             worst=worst,
             terms=None if plain is None else _reordered(plain, order),
-        )
+        ),
+        rough=rough,
     )
 
 
@@ -76,9 +80,10 @@ def optimise(
     objective: ObjectiveLike = "mean",
     kl: float = 0.0,
     groups: Sequence[Group] = (),
+    rough: bool = False,
 ) -> Mixture:
     """The mixture of `find_optimum`, whose arguments and errors these are."""
-    found = find_optimum(fit, space, tokens, objective=objective, kl=kl, groups=groups)
+    found = find_optimum(fit, space, tokens, objective=objective, kl=kl, groups=groups, rough=rough)
     return space.mixture(found.proportions)
 
 

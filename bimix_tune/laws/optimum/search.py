@@ -52,7 +52,10 @@ class Optimum:
 
 
 def solve(
-    problem: Problem, rng: np.random.Generator | None = None, iterations: int = 300
+    problem: Problem,
+    rng: np.random.Generator | None = None,
+    iterations: int = 300,
+    rough: bool = False,
 ) -> Optimum:
     """The best mixture (or the worst) of a problem.
 
@@ -60,6 +63,7 @@ def solve(
         problem: What is sought.
         rng: Source of random starts and mixtures; None: always the same ones.
         iterations: Most iterations of a local search.
+        rough: Whether the best of two local searches to `COARSE` will do, in half of the time.
 
     Raises:
         FitError: The surface or the objective gives something that is not a finite number.
@@ -76,7 +80,7 @@ def solve(
     candidates = _candidates(problem, rng)
     if problem.surface.slopes is None:
         return _optimum(land, *simulate(land, region, candidates, rng))
-    return _smooth(land, region, candidates, iterations)
+    return _smooth(land, region, candidates, iterations, rough)
 
 
 def _exact(problem: Problem, land: Landscape) -> Array | None:
@@ -109,15 +113,19 @@ def _candidates(problem: Problem, rng: np.random.Generator) -> Array:
     return np.concatenate([inside, problem.region.extremes()])  # where convex losses are greatest
 
 
-def _smooth(land: Landscape, region: Region, candidates: Array, iterations: int) -> Optimum:
+def _smooth(
+    land: Landscape, region: Region, candidates: Array, iterations: int, rough: bool
+) -> Optimum:
     """The best of several local searches, continued until nothing near it is better."""
     total = land.total(candidates)
     unit = max(float(np.ptp(total)), 1e-9 * float(np.abs(total).max()), 1e-100)
     found = [
         (part, descend(part, region, start, unit, COARSE, iterations)[0])
-        for part, start in _starts(land, candidates, total)
+        for part, start in _starts(land, candidates, total)[: 2 if rough else None]
     ]
     part, near = found[int(land.total(np.array([r for _, r in found])).argmin())]
+    if rough:
+        return _optimum(land, near, False, "local search: rough")
     for _ in range(ROUNDS):
         r, message = descend(part, region, near, unit, FINE, iterations)
         near, gain = better(part, region, r)

@@ -100,7 +100,7 @@ class BiMixSampler(BaseSampler):
             `bimix_tune.proposals.trust_region`.
         n_startup_trials: Trials with a mixture needed before the law is used; until then
             natural, uniform and space-filling random mixtures are proposed.
-            None: one more than there are domains, between 4 and 16.
+            None: half of the number of domains and one more, between 4 and 8.
         independent_sampler: Samples all parameters that are no proportions. None: TPE.
         seed: Seed of the draws. A study run by ask and tell in one thread is reproducible.
 
@@ -142,7 +142,7 @@ class BiMixSampler(BaseSampler):
         self._trust_region = trust_region
         self._candidates = None if candidates is None else space.matrix(candidates)
         if n_startup_trials is None:
-            n_startup_trials = min(max(len(space.names) + 1, 4), 16)
+            n_startup_trials = min(max(len(space.names) // 2 + 1, 4), 8)
         if n_startup_trials < 0:
             raise ValueError(f"`n_startup_trials` must be >= 0, but got {n_startup_trials=}")
         self._n_startup_trials = n_startup_trials

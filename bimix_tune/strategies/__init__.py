@@ -33,6 +33,7 @@ STRATEGIES: Mapping[str, str] = {
     "bimix-rung-1": "bimix_tune.strategies.bimix:BiMixRungOne",
     "bimix-no-pruner": "bimix_tune.strategies.bimix:BiMixNoPruner",
     "bimix-no-trust-region": "bimix_tune.strategies.bimix:BiMixNoTrustRegion",
+    "bimix-random-start": "bimix_tune.strategies.bimix:BiMixRandomStart",
     "random": "bimix_tune.strategies.random_search:Random",
     "random-natural": "bimix_tune.strategies.random_search:RandomNatural",
     "tpe-ilr": "bimix_tune.strategies.optuna_samplers:TpeIlr",

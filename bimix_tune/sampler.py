@@ -255,10 +255,10 @@ class BiMixSampler(BaseSampler):
         pool = self._untried(asked)
         if law is None:
             return startup_mixture(region, asked, rng, pool)
-        tokens, tried = self._tokens(evidence), self.tried(study, trial.number)
+        tried = self.tried(study, trial.number)
         if self._trust_region:
             region = trust_region(region, tried)
-        drawn, objective = evidence.aim(law.draw(rng), rng, self._objective)
+        drawn, objective, tokens = self.aim(evidence, law.draw(rng), rng)
         if pool is not None:
             return best_of(drawn, pool, region, tokens, objective)
         best = self._space.array(optimise(drawn, region, tokens, objective=objective, rough=True))
@@ -282,8 +282,19 @@ class BiMixSampler(BaseSampler):
 
         The law is None while no law can be fitted.
         """
+        evidence, law = self.judged(study)
+        return law, self._tokens(evidence)
+
+    def judged(self, study: Study) -> tuple[Evidence, LawFit | None]:
+        """What a study says, and the law fitted to it; None while no law can be fitted."""
         evidence = self._evidence(study)
-        return self._fit(study, evidence), self._tokens(evidence)
+        return evidence, self._fit(study, evidence)
+
+    def aim(
+        self, evidence: Evidence, law: LawFit, rng: np.random.Generator
+    ) -> tuple[LawFit, ObjectiveLike, float]:
+        """A law with weights for one proposal, what to minimise under it, and at which tokens."""
+        return *evidence.aim(law, rng, self._objective), self._tokens(evidence)
 
     def tried(
         self, study: Study, number: int | None = None, states: tuple[TrialState, ...] = TRIED

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bimix_tune.space import SearchSpace as SearchSpace
     from bimix_tune.space import Target as Target
     from bimix_tune.space import load_space as load_space
+    from bimix_tune.stopping import StopWhenSettled as StopWhenSettled
     from bimix_tune.strategies import baseline_mixtures as baseline_mixtures
     from bimix_tune.training import Checkpoint as Checkpoint
     from bimix_tune.training import load_trainer as load_trainer
@@ -57,6 +58,7 @@ _HOMES = {
     "sampler": ("BiMixSampler",),
     "mixture": ("Mixture",),
     "space": ("Domain", "SearchSpace", "Target", "load_space"),
+    "stopping": ("StopWhenSettled",),
     "strategies": ("baseline_mixtures",),
     "training": ("Checkpoint", "load_trainer"),
     "trials": ("curves_of", "mixture_of", "report_losses", "suggest_mixture"),

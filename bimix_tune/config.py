@@ -93,6 +93,7 @@ class SearchSection(Section):
     """How long to search and how to judge the result; see `bimix_tune.search`."""
 
     trials: int = Field(default=24, ge=2)
+    worth: float | None = Field(default=None, gt=0)
     target_tokens: Count | None = None
     max_epochs: float | None = Field(default=None, gt=0)
     confirm_seeds: int = Field(default=2, ge=0)

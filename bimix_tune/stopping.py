@@ -95,7 +95,7 @@ class StopWhenSettled:
             study.stop()
 
     def gain(self, study: Study) -> float | None:
-        """The expected gain in the unit of the study's values; None while there is no law."""
+        """The expected gain in the unit of the study's values; None during start-up."""
         sampler = self._sampler or study.sampler
         if not isinstance(sampler, BiMixSampler):
             raise ValueError(
@@ -103,9 +103,10 @@ class StopWhenSettled:
             )
         if len(study.directions) > 1:
             raise ValueError("StopWhenSettled needs a study with one objective")
-        evidence, law = sampler.judged(study)
-        if law is None:
+        if sampler.law_for(study, number=-1)[0] is None:  # start-up: too little is known
             return None
+        evidence, law = sampler.judged(study)
+        assert law is not None
         region = trust_region(law.space, sampler.tried(study))
         _, objective, tokens = sampler.aim(evidence, law, np.random.default_rng(0))
         scaled = expected_gain(law, region, tokens, objective=objective)

@@ -112,6 +112,7 @@ def _search(config: RunConfig, file: Path) -> SearchResult:
                 plan.trainer,
                 folder=plan.folder,
                 trials=settings.trials,
+                worth=settings.worth,
                 baselines=plan.baselines,
                 executor=executor,
                 storage=config.storage,
@@ -192,6 +193,8 @@ def corpus(
 def show(result: SearchResult) -> None:
     """The end of a search on the terminal."""
     console.print(tables.recommendation_table(result))
+    if result.settled is not None:
+        console.print(f"the search has settled: {result.settled}")
     if result.fit is not None:
         console.print(f"law: {result.fit.status}")
         for note in result.fit.warnings:

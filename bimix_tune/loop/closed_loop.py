@@ -54,6 +54,7 @@ from bimix_tune.proposals import trust_region
 from bimix_tune.pruner import BiMixPruner
 from bimix_tune.sampler import BiMixSampler
 from bimix_tune.space import SearchSpace
+from bimix_tune.stopping import StopWhenSettled
 from bimix_tune.strategies.baselines import baseline_mixtures, distinct
 from bimix_tune.training.base import Trainer
 
@@ -111,6 +112,7 @@ def search(
     *,
     folder: str | Path,
     trials: int = 24,
+    worth: float | None = None,
     baselines: Mapping[str, Mixture] | None = None,
     executor: Executor | None = None,
     sampler: BaseSampler | None = None,
@@ -130,6 +132,9 @@ def search(
         trainer: The recipe of one proxy run.
         folder: The run folder: study, curves, law and result are kept there.
         trials: Runs before the confirmation, baselines included.
+        worth: The least improvement of the objective that is worth a run: the search ends before
+            ``trials`` runs once less is expected of all further ones together
+            (`bimix_tune.stopping`). None: never.
         baselines: Training-free mixtures by label, run first; None: natural, uniform and, where
             the space states tokens, UniMax.
         executor: Where runs happen; None: one after another in this process. It is not closed.
@@ -162,6 +167,8 @@ def search(
     ):
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"{name} must be a whole number >= {least}, but got {value!r}")
+    if worth is not None and not worth > 0:
+        raise ConfigError(f"worth must be > 0, but got {worth!r}")
     folder = Path(folder)
     tokens = target_tokens or trainer.tokens
     known: dict[str, Any] = {"space": space.to_dict(), "tokens": trainer.tokens, "seed": seed}
@@ -183,7 +190,7 @@ def search(
         for label, mixture in baselines.items():
             if broken := space.violation(mixture):
                 raise ConfigError(f"baseline {label!r} is no mixture of the space: {broken}")
-        loop = _Loop(study, space, trainer, running_on, folder, tokens, seed, monitor)
+        loop = _Loop(study, space, trainer, running_on, folder, tokens, seed, worth, monitor)
         return loop.run(trials, distinct(dict(baselines)), confirm_seeds, rivals)
 
 
@@ -221,6 +228,7 @@ class _Loop:
         folder: Path,
         target_tokens: int,
         seed: int,
+        worth: float | None,
         monitor: Callable[[SearchState], None] | None,
     ) -> None:
         self.study, self.space, self.folder = study, space, folder
@@ -229,6 +237,8 @@ class _Loop:
         self.optimum: tuple[LawFit, Mixture, float, float] | None = None
         self.executor, self.trainer, self.target_tokens = executor, trainer, target_tokens
         self.phase, self.total = "search", 0
+        self.worth = worth
+        self.gain: tuple[LawFit | None, float] = (None, math.inf)  # expected, by which law
         # The law shown and noted during the search; a foreign sampler is watched by one of ours.
         self.law_keeper = (
             study.sampler
@@ -272,8 +282,23 @@ class _Loop:
         self.changed(certainly=True)
         for label, mixture in list(baselines.items())[:trials]:
             ledger.enqueue(self.study, mixture, BASELINE, label, self.seed)
-        self.driver.run(lambda: ledger.used_trials(self.study) < trials, self.seed)
+        self.driver.run(lambda: self.wants_more(trials), self.seed)
+        early = ledger.used_trials(self.study) < trials
+        gain = f"all further runs together promise {self.gain[1]:.2g}, less than {self.worth}"
+        self.study.set_user_attr(ledger.SETTLED, gain if early else None)
         self.changed(certainly=True)
+
+    def wants_more(self, trials: int) -> bool:
+        """Whether another run is affordable and worth it; baselines always are."""
+        if ledger.used_trials(self.study) >= trials:
+            return False
+        if self.worth is None or ledger.waiting(self.study):
+            return True
+        law, _ = self.law_keeper.law_for(self.study, -1)
+        if law is not None and law is not self.gain[0]:
+            keeper = StopWhenSettled(self.worth, self.law_keeper)
+            self.gain = law, keeper.gain(self.study) or 0.0
+        return self.gain[1] >= self.worth
 
     def confirm(
         self, recommendation: Mixture, baselines: dict[str, Mixture], seeds: int, rivals: str

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 ROLE, LABEL, SEED, CAUSE, SECONDS = "role", "label", "seed", "cause", "seconds"
 NOTES, PREDICTED, RETRY_OF = "notes", "predicted", "retry_of"
 SETTINGS, TARGET_TOKENS, RECOMMENDED = "settings", "target_tokens", "recommended"
+SETTLED = "settled"
+"""Why a search ended before its last trial."""
 USED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 
 

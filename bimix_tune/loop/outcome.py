@@ -122,6 +122,7 @@ def outcome(study: Study, space: SearchSpace, folder: Path) -> SearchResult:
         records,
         confirmation_of(records, recommendation),
         folder,
+        study.user_attrs.get(ledger.SETTLED),
     )
 
 

@@ -104,6 +104,7 @@ class SearchResult:
         records: All runs, in order of their trial numbers.
         confirmation: Fresh paired runs; None if they were not asked for or all failed.
         folder: The run folder.
+        settled: Why the search ended before its last trial; None if it did not.
     """
 
     space: SearchSpace
@@ -115,6 +116,7 @@ class SearchResult:
     records: tuple[RunRecord, ...]
     confirmation: Confirmation | None
     folder: Path
+    settled: str | None = None
 
 
 def compare(

@@ -385,3 +385,25 @@ def test_a_target_that_the_trainer_does_not_know_is_named(tmp_path):
 def test_an_empty_folder_holds_no_search(tmp_path):
     with pytest.raises(ConfigError, match="no search in"):
         load_study(tmp_path)
+
+
+def test_a_search_ends_early_once_further_runs_promise_too_little(memory, tmp_path):
+    def run(worth):
+        return search(
+            SPACE,
+            LawTrainer(),
+            folder=tmp_path / "run",
+            storage=memory,
+            trials=16,
+            worth=worth,
+            confirm_seeds=0,
+        )
+
+    short = run(0.5)
+    assert len(short.records) < 16
+    assert "less than 0.5" in short.settled
+    longer = run(None)
+    assert len(longer.records) == 16
+    assert longer.settled is None
+    with pytest.raises(ConfigError, match="worth must be > 0"):
+        run(0.0)

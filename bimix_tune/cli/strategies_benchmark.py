@@ -31,10 +31,17 @@ from bimix_tune.benchmark.contest.metrics import REFERENCE
 from bimix_tune.benchmark.contest.registry import obstacle, played_on, players
 from bimix_tune.benchmark.folders import load_data
 from bimix_tune.benchmark.problems.base import Problem
+from bimix_tune.benchmark.problems.pool import Pool
+from bimix_tune.benchmark.problems.starter import starter_swarm
+from bimix_tune.benchmark.problems.training import Training
+from bimix_tune.benchmark.swarms import DataSet
+from bimix_tune.config import load_config, prepare
 from bimix_tune.errors import MissingExtraError
 
 console = Console(highlight=False, markup=False, emoji=False)
 OUTPUT = Path("runs/benchmark-strategies")
+TRAINING = "training"
+"""The problem made of real trainings."""
 CAUSES = 10
 """Failures that are listed on the terminal."""
 
@@ -54,6 +61,13 @@ def strategies_command(
         Path | None,
         typer.Option(help="Folder of recorded runs, which become problems too."),
     ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run file: its real trainings become the problem `training`, judged by two "
+            "more trainings of each mixture; for few runs and seeds."
+        ),
+    ] = None,
     reference: Annotated[
         str, typer.Option(help="Strategy whose final quality the others are to reach.")
     ] = REFERENCE,
@@ -70,10 +84,11 @@ def strategies_command(
 
     Stopped, the same command continues; with more seeds or other names it adds to what is there.
 
-    Example: `bimix-tune benchmark strategies --strategies random,bimix --seeds 5`
+    Example: `bimix-tune benchmark strategies --strategies random,bimix-tune --seeds 5`
     """
     sets = [] if data is None else load_data(data)
-    grounds = played_on(None if problems is None else _split(problems), sets)
+    more = {} if training is None else {TRAINING: lambda: _training(training, sets, output)}
+    grounds = played_on(None if problems is None else _split(problems), sets, more)
     classes, notes = players(None if strategies is None else _split(strategies))
     for note in notes:
         _note(note)
@@ -83,7 +98,13 @@ def strategies_command(
         _note(text)
 
     options: dict[str, Any] = {"problems": problems, "strategies": strategies, "seeds": seeds}
-    options |= {"runs": runs, "data": data, "reference": reference, "output": output}
+    options |= {
+        "runs": runs,
+        "data": data,
+        "training": training,
+        "reference": reference,
+        "output": output,
+    }
     plan: dict[str, Any] = {"strategies": classes, "obstacle": obstacle, "seeds": seeds}
     plan |= {"runs": runs, "workers": workers, "address": address, "say": say}
     _describe(grounds)
@@ -94,6 +115,18 @@ def strategies_command(
         raise typer.Exit(130) from None
     places = [ground(p) for p in grounds if any(m.problem == p.name for m in matches)]
     _show(Summary(matches, places, reference, tuple(notes), _command(options)), output)
+
+
+def _training(file: Path, data: list[DataSet], output: Path) -> Training:
+    """Real trainings, on the scale of the swarm of the first data set, or else of the starter's."""
+    config = load_config(file)
+    plan = prepare(config, file, lambda step: console.print(f"  {step}", style="dim"))
+    swarms = [swarm for d in data for swarm in d.swarms]
+    if swarms:
+        pool = Pool.of(swarms[0], data[0].name, "mean")
+    else:
+        pool = Pool.of(starter_swarm(), "starter", "mean")
+    return Training.of(pool, plan.trainer, output / "judgements", TRAINING)
 
 
 def _describe(problems: list[Problem]) -> None:

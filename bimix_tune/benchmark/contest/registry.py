@@ -5,10 +5,12 @@ The only place of the contest that knows of the registries, so that it can be tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 
+from bimix_tune import strategies
+from bimix_tune.benchmark import problems
 from bimix_tune.benchmark.problems.base import Problem
+from bimix_tune.benchmark.problems.catalogue import Make
 from bimix_tune.benchmark.swarms import DataSet
 from bimix_tune.errors import ConfigError, MissingExtraError
 from bimix_tune.strategies.base import Setting, Strategy
@@ -23,12 +25,11 @@ def players(names: Sequence[str] | None = None) -> tuple[dict[str, type[Strategy
     Raises:
         ConfigError: A name is unknown, or none is left.
     """
-    registry = import_module("bimix_tune.strategies")
     found: dict[str, type[Strategy]] = {}
     notes = []
-    for name in dict.fromkeys(registry.STRATEGIES if names is None else names):
+    for name in dict.fromkeys(strategies.STRATEGIES if names is None else names):
         try:
-            found[name] = registry.strategy_class(name)
+            found[name] = strategies.strategy_class(name)
         except MissingExtraError as error:
             notes.append(f"{name} is left out: {error}")
     if not found:
@@ -38,15 +39,15 @@ def players(names: Sequence[str] | None = None) -> tuple[dict[str, type[Strategy
 
 def obstacle(name: str, setting: Setting) -> str | None:
     """Why a strategy cannot play in a setting; None: it can."""
-    why: str | None = import_module("bimix_tune.strategies").available(name, setting)
-    return why
+    return strategies.available(name, setting)
 
 
-def played_on(names: Sequence[str] | None, data: Sequence[DataSet]) -> list[Problem]:
-    """Problems by name, or all those that are at hand.
+def played_on(
+    names: Sequence[str] | None, data: Sequence[DataSet], more: Mapping[str, Make] | None = None
+) -> list[Problem]:
+    """Problems by name, or all those that are at hand; see `bimix_tune.benchmark.problems`.
 
     Raises:
         ConfigError: A name is unknown.
     """
-    found: list[Problem] = import_module("bimix_tune.benchmark.problems").problems(names, data)
-    return found
+    return problems.problems(names, data, more)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from bimix_tune.atomic import write_atomic
 from bimix_tune.benchmark import (
@@ -26,6 +27,7 @@ from bimix_tune.benchmark import (
     synthetic_data,
     write_page,
 )
+from bimix_tune.benchmark.asks import time_asks
 from bimix_tune.benchmark.folders import holds_runs, write_meta
 from bimix_tune.benchmark.recording import record_swarm
 from bimix_tune.benchmark.summary import failures
@@ -107,6 +109,31 @@ def fetch_command(
     """
     place = fetch_regmix(output or _cache(), lambda step: console.print(f"  {step}", style="dim"))
     console.print(f"data set: {place}", soft_wrap=True)
+
+
+@benchmark.command("asks")
+def asks_command(
+    trials: Annotated[str, typer.Option(help="Finished trials in the study.")] = "50,200,1000",
+    domains: Annotated[int, typer.Option(help="Domains.", min=2)] = 17,
+    targets: Annotated[int, typer.Option(help="Targets, no more than domains.", min=1)] = 13,
+    asks: Annotated[int, typer.Option(help="Asks of each sampler.", min=2)] = 15,
+) -> None:
+    """Time how long samplers think about one trial: ours beside Optuna's, by turns.
+
+    Example: `bimix-tune benchmark asks --trials 50,200`
+    """
+    if targets > domains:
+        raise ConfigError(f"--targets must be <= --domains, but got {targets} > {domains}")
+    table = Table(title="Processor seconds for one ask", title_justify="left")
+    for column in ("sampler", "trials", "first", "median", "mean", "GP / median"):
+        table.add_column(column, justify="left" if column == "sampler" else "right")
+    for count in [_integer(text, "--trials") for text in _split(trials)]:
+        found = time_asks(count, domains=domains, targets=targets, asks=asks)
+        peer = next(f.median for f in found if f.sampler == "Optuna GP")
+        for f in found:
+            cells = [f"{x:.3f}" for x in (f.first, f.median, f.mean)]
+            table.add_row(f.sampler, str(count), *cells, f"{peer / f.median:.1f}")
+    console.print(table)
 
 
 @benchmark.command("record")
@@ -217,8 +244,8 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _integer(text: str) -> int:
+def _integer(text: str, option: str = "--runs") -> int:
     try:
         return int(text)
     except ValueError:
-        raise ConfigError(f"--runs takes whole numbers such as 8,16, but got {text!r}") from None
+        raise ConfigError(f"{option} takes whole numbers such as 8,16, but got {text!r}") from None

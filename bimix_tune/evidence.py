@@ -71,6 +71,11 @@ class Evidence:
         """The most tokens seen, 1 without any curves."""
         return max((float(c.tokens[-1]) for c in self.curves), default=1.0)
 
+    @property
+    def constrained(self) -> bool:
+        """Whether a target has a limit."""
+        return bool(np.isfinite(self.limits).any())
+
     def weights(self, rng: np.random.Generator) -> Array:
         """Weights of the targets for one proposal, (V,).
 
@@ -98,7 +103,7 @@ class Evidence:
             law = dataclasses.replace(law, space=_weighted(law.space, weights))
         if len(self.goals) > 1 or not self.measured:
             objective = "mean"
-        if not np.isfinite(self.limits).any():
+        if not self.constrained:
             return law, objective
         own = law.space.target_names[: int(np.isinf(self.limits).sum())]
         base = as_objective(objective, own)

@@ -261,7 +261,10 @@ class BiMixSampler(BaseSampler):
         drawn, objective, tokens = self.aim(evidence, law.draw(rng), rng)
         if pool is not None:
             return best_of(drawn, pool, region, tokens, objective)
-        best = self._space.array(optimise(drawn, region, tokens, objective=objective, rough=True))
+        # A price on constraints is so steep that a rough optimum would be far beside the true one.
+        rough = not evidence.constrained
+        found = optimise(drawn, region, tokens, objective=objective, rough=rough)
+        best = self._space.array(found)
         return apart(best, tried, region, drawn, tokens, objective, rng)
 
     def _untried(self, asked: Array) -> Array | None:

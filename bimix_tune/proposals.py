@@ -21,7 +21,11 @@ STARTUP_DRAWS = 64
 
 
 def startup_mixture(
-    space: SearchSpace, tried: Array, rng: np.random.Generator, pool: Array | None = None
+    space: SearchSpace,
+    tried: Array,
+    rng: np.random.Generator,
+    pool: Array | None = None,
+    skip: int = 0,
 ) -> Array:
     """The next mixture of the start-up design, (K,).
 
@@ -35,21 +39,28 @@ def startup_mixture(
         rng: Source of randomness.
         pool: The only mixtures allowed, none of them tried, (M, K): the nearest ones to natural
             and uniform come first, then the farthest of 64 of them. None: all of the space.
+        skip: How many of natural and uniform are left to others that ask at this moment.
     """
     wishes = [space.array(space.natural()), space.array(space.uniform())]
     if pool is not None:
-        if len(tried) < len(wishes):
-            return np.asarray(pool[nearest(pool, wishes[len(tried)][None]).argmin()])
+        turn = len(tried) + skip
+        if turn < len(wishes):
+            return np.asarray(pool[nearest(pool, wishes[turn][None]).argmin()])
         drawn = pool[rng.permutation(len(pool))[:STARTUP_DRAWS]]
-        return np.asarray(drawn[nearest(drawn, tried).argmax()])
-    for point in wishes:
-        if not len(tried) or np.abs(tried - point).max(axis=1).min() > 1e-3:
-            return point
+        return np.asarray(drawn[_farthest(drawn, tried)])
+    left = [w for w in wishes if not len(tried) or np.abs(tried - w).max(axis=1).min() > 1e-3]
+    if skip < len(left):
+        return left[skip]
     k = len(space.names)
     half = STARTUP_DRAWS // 2
     around = (wishes[0], np.full(k, 1 / k))
     drawn = np.vstack([simplex.dirichlet(rng, c, k, space.low, space.high, half) for c in around])
-    return np.asarray(drawn[nearest(drawn, tried).argmax()])
+    return np.asarray(drawn[_farthest(drawn, tried)])
+
+
+def _farthest(drawn: Array, tried: Array) -> int:
+    """The draw farthest from all tried; any if nothing has been tried."""
+    return int(nearest(drawn, tried).argmax()) if len(tried) else 0
 
 
 def nearest(points: Array, others: Array) -> Array:

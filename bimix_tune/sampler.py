@@ -49,6 +49,7 @@ from bimix_tune.trials import (
     PROPOSED,
     distributions,
     lessons,
+    mixture_of,
     raise_unless_whole,
 )
 
@@ -251,10 +252,11 @@ class BiMixSampler(BaseSampler):
         rng = np.random.default_rng([self._seed, trial.number])
         region = with_fixed(self._space, trial.system_attrs.get(ENQUEUED, {}))
         evidence, law = self._law_for(study, trial.number)
+        ahead = self._ahead(study, trial)  # before `asked`: it must not miss who comes between
         asked = self.tried(study, trial.number, (*TRIED, TrialState.FAIL))
         pool = self._untried(asked)
         if law is None:
-            return startup_mixture(region, asked, rng, pool)
+            return startup_mixture(region, asked, rng, pool, skip=ahead)
         tried = self.tried(study, trial.number)
         if self._trust_region:
             region = trust_region(region, tried)
@@ -266,6 +268,11 @@ class BiMixSampler(BaseSampler):
         found = optimise(drawn, region, tokens, objective=objective, rough=rough)
         best = self._space.array(found)
         return apart(best, tried, region, drawn, tokens, objective, rng)
+
+    def _ahead(self, study: Study, trial: FrozenTrial) -> int:
+        """How many earlier trials are being asked for at this very moment, by other processes."""
+        running = lessons(study, (TrialState.RUNNING,))
+        return sum(t.number < trial.number and mixture_of(t, self._space) is None for t in running)
 
     def _untried(self, asked: Array) -> Array | None:
         """The candidates not asked for so far, all of them once none is left, (M, K)."""

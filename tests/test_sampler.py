@@ -272,3 +272,11 @@ def test_start_up_and_trust_region_stay_feasible(k, seed):
     assert (region.low >= space.low).all()
     assert (region.high <= space.high).all()
     assert all(region.violation(space.mixture(r)) is None for r in tried)
+
+
+def test_start_up_trials_asked_for_at_one_moment_differ():
+    """As if by several processes: each trial exists before any of them has its mixture."""
+    study = study_of()
+    trials = [study.ask() for _ in range(4)]
+    mixtures = [suggest_mixture(t, SPACE) for t in reversed(trials)]
+    assert len({tuple(m.values()) for m in mixtures}) == 4

@@ -30,7 +30,10 @@ WORKER = """
     def objective(trial):
         mixture = suggest_mixture(trial, space)
         level = dict(zip(space.names, (2.0, 1.5, 3.0, 2.5)))
-        losses = {n: level[n] * (0.02 + r) ** -0.2 for n, r in mixture.items()}
+        # Runs have noise: processes that ask at one moment do not see each other, and only their
+        # draws from an uncertain law differ.
+        noise = np.random.default_rng(trial.number).normal(1, 0.003)
+        losses = {n: noise * level[n] * (0.02 + r) ** -0.2 for n, r in mixture.items()}
         return report_losses(trial, 1000, losses)
 
     path = url.removeprefix("journal:")

@@ -1,9 +1,9 @@
 """Whether a run is worth its remaining tokens, judged by the runs before it.
 
-The prediction learns *across* runs at equal tokens: over the complete runs, the final objective
-is regressed on the objective at the checkpoint in hand. Early losses rank final ones well, while
-extrapolating each run's own tail destroys the ranking. A decay that all runs share is the
-intercept of that line.
+The prediction learns *across* runs at equal tokens: over complete runs, the half that is nearest to
+this one at the checkpoint in hand, the final objective is regressed on the objective there. Early
+losses rank final ones well, while extrapolating each run's own tail destroys the ranking. A decay
+that all runs share is the intercept of that line.
 
 A run is stopped when its *expected improvement* on the best run known is too small to matter.
 Stopping loses at most the sum of the improvements given up, so each run gets a share of an
@@ -15,7 +15,7 @@ The shares from n to N runs sum to ``log(N / n)``: each time that a search grows
 its runs, stopping is expected to cost at most ``1 - confidence`` of what the search gains over
 a typical run. A winner by a hair may be stopped for that; one by a margin is not. Asking instead
 that the *probability* of a win be small lets any run go on that may win by a hair, which is every
-run of a search that has nearly converged: there it saved 27 % of the tokens, this rule 45 %.
+run of a search that has nearly converged.
 
 Nothing is stopped before that is earned (`HeldOut`): with each complete run predicted by all
 others, early values must predict better than the mean does, and the best run must have been let
@@ -41,6 +41,8 @@ from bimix_tune.simplex import Array
 
 FEWEST_RUNS = 5
 """Complete runs that leave a Student t with a mean when one of them is held out."""
+NEAR, FEWEST_NEAR = 0.5, 6
+"""Share and least number of the complete runs that a prediction rests on."""
 SURE = 1e-9
 """A scale so much smaller than the distance it is compared with counts as none."""
 FAR = 1e9
@@ -119,6 +121,17 @@ class Line:
         leverage = 1 + 1 / n + ahead**2 / sxx
         scale = math.sqrt(float(residual @ residual) / (n - 2) * leverage)
         return Prediction(float(self.final.mean()) + slope * ahead, scale, n - 2)
+
+    def near(self, now: float) -> Line | None:
+        """The line through the half of the runs nearest to ``now`` at the checkpoint.
+
+        Bad mixtures scatter about one line far more than good ones do: with all of them a search
+        that has nearly converged could not tell its runs apart. None if these runs are all equal, in units of the range of all.
+        """
+        count = max(FEWEST_NEAR, math.ceil(NEAR * len(self.early)))
+        chosen = np.argsort(np.abs(self.early - now), kind="stable")[:count]
+        early = self.early[chosen]
+        return Line(early, self.final[chosen]) if np.ptp(early) > SURE else None
 
     def held_out(self) -> HeldOut:
         """Every run predicted by a line through all others, without fitting n lines.
@@ -206,8 +219,10 @@ def judge(early: Array, final: Array, now: float, ended: int, confidence: float)
         # in units of their ranges, so that no square overflows or vanishes
         ahead = float(np.clip((now - early.min()) / units[0], -FAR, FAR))
     line = Line((early - early.min()) / units[0], (final - final.min()) / units[1])
-    past = line.held_out()
-    predicted = line.predict(ahead)
+    near = line.near(ahead)
+    if near is None:
+        return Verdict()
+    past, predicted = line.held_out(), near.predict(ahead)
     allowance = (1 - confidence) * float(np.median(line.final)) / (ended + 1)
     return Verdict(
         line.slope > 0 and past.skill > 0 and past.would_keep_the_best(allowance),

@@ -126,7 +126,8 @@ class Line:
         """The line through the half of the runs nearest to ``now`` at the checkpoint.
 
         Bad mixtures scatter about one line far more than good ones do: with all of them a search
-        that has nearly converged could not tell its runs apart. None if these runs are all equal, in units of the range of all.
+        that has nearly converged could not tell its runs apart. None if these runs are all equal,
+        in units of the range of all.
         """
         count = max(FEWEST_NEAR, math.ceil(NEAR * len(self.early)))
         chosen = np.argsort(np.abs(self.early - now), kind="stable")[:count]

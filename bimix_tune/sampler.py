@@ -59,6 +59,9 @@ WARM_RUNS = 48
 """With so many curves a fit begins where the last one ended, which saves half of its time; with
 fewer it depends on the study alone, not on the fits before."""
 
+PROCESS_ONLY = ("_lock", "_turn", "_reader", "_fitted")
+"""Attributes that are not pickled."""
+
 TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -150,16 +153,17 @@ class BiMixSampler(BaseSampler):
         self._independent_sampler = independent_sampler or TPESampler(seed=seed)
         self._seed = seed if seed is not None else int(np.random.SeedSequence().entropy) % 2**63  # type: ignore[arg-type]
         self._distributions = distributions(space)
-        self._lock = threading.Lock()
+        self._lock, self._turn = threading.Lock(), threading.Lock()
         self._reader = Reader(space)
         self._fitted: tuple[object, LawFit | None] = (None, None)  # the curves used, and the fit
         self._warned: set[str] = set()  # studies whose foreign trials the user knows of
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_reader", "_fitted")}
+        return {k: v for k, v in self.__dict__.items() if k not in PROCESS_ONLY}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock(), _fitted=(None, None))
+        self.__dict__.update(state, _fitted=(None, None))
+        self._lock, self._turn = threading.Lock(), threading.Lock()
         self._reader = Reader(self._space)
 
     @property
@@ -197,9 +201,10 @@ class BiMixSampler(BaseSampler):
                     f"the values of {missing} are fixed by a sampler around this one, which cannot "
                     "know them: fix proportions by bounds in the space, or by Study.enqueue_trial"
                 )
-            mixture = self.propose(study, trial)
-            named = dict(zip(self._space.names, mixture.tolist(), strict=True))
-            study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, named)
+            with self._turn:  # threads see each other's mixtures
+                mixture = self.propose(study, trial)
+                named = dict(zip(self._space.names, mixture.tolist(), strict=True))
+                study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, named)
             params |= {PREFIX + n: r for n, r in named.items() if PREFIX + n in search_space}
         return params
 

@@ -13,7 +13,7 @@ def invoke(monkeypatch, tmp_path, toys):
     """The command with the toys in the registries."""
     known = {"bowl": toys["bowl"](runs=3), "pool": toys["pool"](runs=3)}
 
-    def chosen(names, data):
+    def chosen(names, data, more=None):
         for name in names or ():
             if name not in known:
                 raise ConfigError(f"unknown problem {name!r}" + did_you_mean(name, known))

@@ -8,13 +8,12 @@ scatter is the noise that no strategy can see through.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from bimix_tune.benchmark.results import drop_torn_line
+from bimix_tune.benchmark.results import append_result, drop_torn_line
 from bimix_tune.curves import LossCurve, read_curves
 from bimix_tune.errors import ConfigError, ExecutorError
 from bimix_tune.executors.base import Executor, Failed, Finished, Job, Progress
@@ -118,7 +117,7 @@ def record_swarm(
                 seen = points.pop(event.job_id)
                 name = _name(index, seed)
                 done[name] = _curve(name, design[index], seed, seen, space, trainer.unit, scale)
-                _append(path, done[name])
+                append_result(path, done[name])
                 if monitor is not None:
                     monitor(len(wanted) - len(points), len(wanted))
     return [done[_name(*w)] for w in wanted]
@@ -152,12 +151,3 @@ def _curve(
         scale=scale,
         run=name,
     )
-
-
-def _append(path: Path, curve: LossCurve) -> None:
-    """Add a line in a single write."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(handle, (curve.to_json() + "\n").encode())
-    finally:
-        os.close(handle)

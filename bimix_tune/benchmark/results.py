@@ -73,7 +73,15 @@ class Result:
         return cls(**plain)
 
 
-class Record(Protocol):
+class Line(Protocol):
+    """What can be a line of a file."""
+
+    def to_json(self) -> str:
+        """One line."""
+        ...
+
+
+class Record(Line, Protocol):
     """What a line of a file of results says."""
 
     @property
@@ -81,15 +89,11 @@ class Record(Protocol):
         """Which job it is the result of."""
         ...
 
-    def to_json(self) -> str:
-        """One line."""
-        ...
-
 
 F = TypeVar("F", bound=Record)
 
 
-def append_result(path: Path, result: Record) -> None:
+def append_result(path: Path, result: Line) -> None:
     """Add a line in a single write."""
     line = (result.to_json() + "\n").encode()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bimix_tune.atomic import write_atomic
@@ -32,6 +31,7 @@ from bimix_tune.benchmark.folders import holds_runs, write_meta
 from bimix_tune.benchmark.recording import record_swarm
 from bimix_tune.benchmark.summary import failures
 from bimix_tune.cli.benchmark_tables import summary_tables
+from bimix_tune.cli.display import counting
 from bimix_tune.cli.strategies_benchmark import strategies_command
 from bimix_tune.config import CACHE, load_config, make_executor, prepare
 from bimix_tune.errors import ConfigError, MissingExtraError
@@ -159,13 +159,11 @@ def record_command(
     write_meta(folder / "meta.json", plan.space, plan.baselines)
     numbers = {"mixtures": mixtures, "repeated": repeated, "seeds": seeds}
     scale = str(config.trainer.get("size", ""))
-    columns = (TextColumn("  runs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with (
             make_executor(config, plan.trainer) as executor,
-            Progress(*columns, console=console, transient=True) as progress,
+            counting(console, "runs") as monitor,
         ):
-            bar = progress.add_task("runs", total=None)
             record_swarm(
                 plan.space,
                 plan.trainer,
@@ -173,7 +171,7 @@ def record_command(
                 folder / "curves.jsonl",
                 **numbers,
                 scale=scale,
-                monitor=lambda done, all_: progress.update(bar, completed=done, total=all_),
+                monitor=monitor,
             )
     except KeyboardInterrupt:
         console.print("stopped; the runs that ended are kept: the same command continues")
@@ -209,16 +207,8 @@ def _describe(sets: Sequence[DataSet]) -> None:
 
 
 def _with_progress(sets: Sequence[DataSet], output: Path, plan: dict[str, Any]) -> list[Result]:
-    columns = (TextColumn("  fits"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("fits", total=None)
-        return compare_laws(
-            sets,
-            output,
-            **plan,
-            monitor=lambda done, total: progress.update(bar, completed=done, total=total),
-            say=_note,
-        )
+    with counting(console, "fits") as monitor:
+        return compare_laws(sets, output, **plan, monitor=monitor, say=_note)
 
 
 def _show(results: Sequence[Result], output: Path) -> None:

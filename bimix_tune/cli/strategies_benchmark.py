@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -35,6 +34,7 @@ from bimix_tune.benchmark.problems.pool import Pool
 from bimix_tune.benchmark.problems.starter import starter_swarm
 from bimix_tune.benchmark.problems.training import Training
 from bimix_tune.benchmark.swarms import DataSet
+from bimix_tune.cli.display import counting
 from bimix_tune.config import load_config, prepare
 from bimix_tune.errors import MissingExtraError
 
@@ -137,15 +137,8 @@ def _describe(problems: list[Problem]) -> None:
 
 
 def _with_progress(problems: list[Problem], output: Path, plan: dict[str, Any]) -> list[Match]:
-    columns = (TextColumn("  matches"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("matches", total=None)
-        return compare_strategies(
-            problems,
-            output,
-            **plan,
-            monitor=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
+    with counting(console, "matches") as monitor:
+        return compare_strategies(problems, output, **plan, monitor=monitor)
 
 
 def _show(summary: Summary, output: Path) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -12,6 +13,9 @@ pytest.register_assert_rewrite("optuna.testing.pytest_samplers")
 # No deadline: timings on a shared machine are noise. Derandomised: a red run repeats itself.
 hypothesis.settings.register_profile("bimix", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("bimix")
+
+# A shell starts its background jobs with SIGINT ignored, which searches under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

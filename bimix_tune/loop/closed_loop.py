@@ -32,6 +32,7 @@ from bimix_tune.executors.local import LocalExecutor
 from bimix_tune.laws import LawFit, optimise
 from bimix_tune.loop import ledger
 from bimix_tune.loop.driver import Driver, Running
+from bimix_tune.loop.interrupts import Interrupts
 from bimix_tune.loop.outcome import (
     best_of,
     note_recommendation,
@@ -173,8 +174,10 @@ def search(
     tokens = target_tokens or trainer.tokens
     known: dict[str, Any] = {"space": space.to_dict(), "tokens": trainer.tokens, "seed": seed}
     known |= {"unit": trainer.unit, **(settings or {}), "trainer": described(trainer)}
+    interrupts = Interrupts()
     with (
         ledger.only_driver(folder),
+        interrupts.deferred(),
         nullcontext(executor) if executor else LocalExecutor(trainer) as running_on,
     ):
         study = ledger.open_study(
@@ -190,7 +193,9 @@ def search(
         for label, mixture in baselines.items():
             if broken := space.violation(mixture):
                 raise ConfigError(f"baseline {label!r} is no mixture of the space: {broken}")
-        loop = _Loop(study, space, trainer, running_on, folder, tokens, seed, worth, monitor)
+        loop = _Loop(
+            study, space, trainer, running_on, folder, tokens, seed, worth, monitor, interrupts
+        )
         return loop.run(trials, distinct(dict(baselines)), confirm_seeds, rivals)
 
 
@@ -230,6 +235,7 @@ class _Loop:
         seed: int,
         worth: float | None,
         monitor: Callable[[SearchState], None] | None,
+        interrupts: Interrupts,
     ) -> None:
         self.study, self.space, self.folder = study, space, folder
         self.seed, self.monitor, self.told = seed, monitor, 0.0
@@ -253,6 +259,7 @@ class _Loop:
             unit=trainer.unit,
             on_ask=self.note_role,
             on_change=self.changed,
+            interrupts=interrupts,
         )
 
     def run(

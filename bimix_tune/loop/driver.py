@@ -19,6 +19,7 @@ from optuna.trial import Trial, TrialState
 from bimix_tune.errors import BimixError, DivergedError, ExecutorError
 from bimix_tune.executors.base import Event, Executor, Failed, Finished, Job, Progress
 from bimix_tune.loop import ledger
+from bimix_tune.loop.interrupts import Interrupts
 from bimix_tune.mixture import Mixture
 from bimix_tune.space import SearchSpace
 from bimix_tune.training.base import Checkpoint
@@ -59,6 +60,7 @@ class Driver:
         unit: Unit of the losses.
         on_ask: Called with each new trial before it starts; must note its role if it has none.
         on_change: Called after every round of events.
+        interrupts: Told when the driver only waits, so that a signal does no harm.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Driver:
         unit: str,
         on_ask: Callable[[Trial, Mixture], None],
         on_change: Callable[[], None],
+        interrupts: Interrupts,
     ) -> None:
         self._study = study
         self._space = space
@@ -79,6 +82,7 @@ class Driver:
         self._unit = unit
         self._on_ask = on_ask
         self._on_change = on_change
+        self._interrupts = interrupts
         self._failures: list[str] = []
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         self._succeeded = bool(ended)
@@ -99,7 +103,9 @@ class Driver:
                 self._start(seed)
             if not self.running:
                 return
-            for event in self._executor.events(POLL_SECONDS):
+            with self._interrupts.allowed():
+                events = self._executor.events(POLL_SECONDS)
+            for event in events:
                 self._handle(event)
             self._on_change()
 

@@ -14,15 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bimix_tune.training.cross_entropy import summed_cross_entropy
-
 FORWARD_COST = 0.36
 """Time of evaluating a token over that of training on one (measured on a CPU core: 0.31 at 1.3M
 parameters, 0.35 to 0.37 at 0.4M)."""
 EVALUATION_SHARE = 0.10
 """Greatest share of a run's time that evaluations may take."""
 
-Logits = Callable[[torch.Tensor], torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From inputs and labels, (B, S) each, to the cross-entropy in nats, summed over all tokens."""
 
 
 def affordable_tokens(wanted: int, tokens: int, targets: int, evaluations: int) -> tuple[int, int]:
@@ -89,19 +88,14 @@ class Evaluator:
         self._factors = factors
         self._micro_batch = micro_batch
 
-    def losses(self, logits: Logits) -> dict[str, float]:
+    def losses(self, loss: Loss) -> dict[str, float]:
         """Mean loss by target."""
         with torch.no_grad():
             return {
-                name: self._total(windows, logits) / windows[:, 1:].numel() * self._factors[name]
+                name: self._total(windows, loss) / windows[:, 1:].numel() * self._factors[name]
                 for name, windows in self._windows.items()
             }
 
-    def _total(self, windows: torch.Tensor, logits: Logits) -> float:
+    def _total(self, windows: torch.Tensor, loss: Loss) -> float:
         parts = windows.split(self._micro_batch)
-        return math.fsum(sequence_loss(logits, p[:, :-1], p[:, 1:]).item() for p in parts)
-
-
-def sequence_loss(logits: Logits, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Summed cross-entropy in nats of sequences; inputs and labels (B, S)."""
-    return summed_cross_entropy(logits(inputs).flatten(0, 1), labels.flatten())
+        return math.fsum(loss(p[:, :-1], p[:, 1:]).item() for p in parts)

@@ -51,7 +51,9 @@ class LlamaTrainer(TorchTrainer):
             "device": str(device),
             "dtype": str(dtype).removeprefix("torch."),
         }
-        return Proxy(module.to(device), module, device, shape.token_bytes(corpus.vocab_size), notes)
+        module.to(device)
+        bytes_per_token = shape.token_bytes(corpus.vocab_size)
+        return Proxy(module, module.loss, device, bytes_per_token, notes)
 
     def save(self, proxy: Proxy, corpus: Corpus, folder: Path) -> None:
         proxy.module.save(folder, self.steps().sequence_length, corpus.end_token)

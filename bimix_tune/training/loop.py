@@ -22,7 +22,7 @@ from bimix_tune.errors import DivergedError
 from bimix_tune.mixture import Mixture
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.cross_entropy import IGNORED
-from bimix_tune.training.evaluate import Evaluator, Logits, affordable_tokens, sequence_loss
+from bimix_tune.training.evaluate import Evaluator, Loss, affordable_tokens
 from bimix_tune.training.mixing import MixedReader
 from bimix_tune.training.schedule import Steps
 
@@ -66,14 +66,14 @@ class Proxy:
 
     Args:
         module: Holds the parameters, float32, on the device.
-        logits: From tokens (B, S) to logits (B, S, V).
+        loss: From inputs and labels, (B, S) each, to the cross-entropy summed over all tokens.
         device: Where it is.
         token_bytes: About how much memory the activations of one token take in training.
         notes: What to record about the model.
     """
 
     module: nn.Module
-    logits: Logits
+    loss: Loss
     device: torch.device
     token_bytes: int
     notes: Mapping[str, str | float | int]
@@ -157,7 +157,7 @@ class Training:
         for at in range(0, len(batch), self._micro_batch):
             part = slice(at, at + self._micro_batch)
             x, y = (as_tensor(a[part], device) for a in (inputs, labels))
-            loss = sequence_loss(self._proxy.logits, x, y) / tokens
+            loss = self._proxy.loss(x, y) / tokens
             loss.backward()
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(self._proxy.module.parameters(), CLIP)
@@ -166,7 +166,7 @@ class Training:
 
     def _evaluate(self, step: int) -> Checkpoint:
         last = step == self._recipe.steps.count
-        losses = (self._last if last else self._early).losses(self._proxy.logits)
+        losses = (self._last if last else self._early).losses(self._proxy.loss)
         for name, loss in losses.items():
             self._check(loss, step, f"validation loss of {name!r}")
         epochs = {f"epochs.{name}": round(n, 4) for name, n in self._reader.epochs().items()}

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bimix_tune.training.cross_entropy import summed_cross_entropy
 from bimix_tune.training.sizes import Shape
 
 NORM_EPSILON = 1e-5
@@ -166,6 +167,10 @@ class Llama(nn.Module):
         for block in self.model.layers:
             x = block(x, cos, sin)
         return joint_linear(self.model.norm(x), self.lm_head)
+
+    def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy in nats, summed over all tokens; inputs and labels (B, S)."""
+        return summed_cross_entropy(self(inputs).flatten(0, 1), labels.flatten())
 
     def _angles(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the rotary angles, (S, head) each."""

@@ -72,6 +72,7 @@ class TransformersTrainer(TorchTrainer):
         import torch
         from transformers import AutoModelForCausalLM
 
+        from bimix_tune.training.cross_entropy import summed_cross_entropy
         from bimix_tune.training.device import compute_dtype
         from bimix_tune.training.loop import Proxy
 
@@ -82,9 +83,10 @@ class TransformersTrainer(TorchTrainer):
         module.train()
         dtype = compute_dtype(device)
 
-        def logits(tokens: torch.Tensor) -> torch.Tensor:
+        def loss(inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                return module(input_ids=tokens, use_cache=False).logits
+                logits = module(input_ids=inputs, use_cache=False).logits
+            return summed_cross_entropy(logits.flatten(0, 1), labels.flatten())
 
         width = getattr(config, "hidden_size", 1024) * getattr(config, "num_hidden_layers", 12)
         notes = {
@@ -94,7 +96,7 @@ class TransformersTrainer(TorchTrainer):
             "model_type": config.model_type,
         }
         # About 34 bytes a layer and unit of width (Korthikanti et al. 2022, eq. 2), and logits.
-        return Proxy(module, logits, device, 34 * width + 12 * corpus.vocab_size, notes)
+        return Proxy(module, loss, device, 34 * width + 12 * corpus.vocab_size, notes)
 
     def save(self, proxy: Proxy, corpus: Corpus, folder: Path) -> None:
         # The model writes several files; the folder's name appears when all are there.

@@ -24,7 +24,7 @@ from bimix_tune.training.sizes import Defaults
 if TYPE_CHECKING:
     import torch
 
-    from bimix_tune.training.loop import Proxy
+    from bimix_tune.training.step import Proxy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ All of it is in the study on disk, so the same call again continues where the la
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -57,13 +56,10 @@ from bimix_tune.sampler import BiMixSampler
 from bimix_tune.space import SearchSpace
 from bimix_tune.stopping import StopWhenSettled
 from bimix_tune.strategies.baselines import baseline_mixtures, distinct
-from bimix_tune.training.base import Trainer
+from bimix_tune.training.base import Trainer, described
 
 RIVALS = ("all", "best")
 MONITOR_SECONDS = 0.4
-INCIDENTAL = ("device", "save_to", "corpus", "runs", "sleep", "grace")
-"""Options of trainers that do not change losses, or that paths cannot identify (a corpus has a
-key for that); a search may be continued with others."""
 
 
 @dataclass(frozen=True)
@@ -197,15 +193,6 @@ def search(
             study, space, trainer, running_on, folder, tokens, seed, worth, monitor, interrupts
         )
         return loop.run(trials, distinct(dict(baselines)), confirm_seeds, rivals)
-
-
-def described(trainer: Trainer) -> dict[str, Any]:
-    """What a trainer's losses depend on, as far as a value says so: its kind and its options."""
-    known: dict[str, Any] = {"type": type(trainer).__name__}
-    if dataclasses.is_dataclass(trainer):
-        names = [field.name for field in dataclasses.fields(trainer)]
-        known |= {name: getattr(trainer, name) for name in names if name not in INCIDENTAL}
-    return known
 
 
 def _check(space: SearchSpace, trainer: Trainer, rivals: str) -> None:

@@ -97,6 +97,7 @@ class SearchSection(Section):
     worth: float | None = Field(default=None, gt=0)
     target_tokens: Count | None = None
     max_epochs: float | None = Field(default=None, gt=0)
+    repeats: int = Field(default=0, ge=0)
     confirm_seeds: int = Field(default=2, ge=0)
     rivals: Literal["all", "best"] = "all"
     seed: int = Field(default=0, ge=0)

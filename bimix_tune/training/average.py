@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-SPAN = 16
+SPAN = 8
 """The average after t steps weighs step u like ``u^(SPAN - 1)`` and lags by ``t / (SPAN + 1)``:
 a fixed share of the run so far. So it follows the fast falls of the start, needs no correction
 there, and bends no curve by the budget of its run, as an average over a share of that would."""

@@ -31,6 +31,7 @@ from bimix_tune.space import Domain, SearchSpace, Target, load_space
 from bimix_tune.strategies.baselines import baseline_mixtures
 from bimix_tune.training import check_options, load_trainer
 from bimix_tune.training.base import Trainer
+from bimix_tune.training.mixing import matched_repetition
 from bimix_tune.training.torch_trainer import TorchTrainer
 
 CACHE = Path("~/.cache/bimix-tune")
@@ -96,6 +97,7 @@ class SearchSection(Section):
     worth: float | None = Field(default=None, gt=0)
     target_tokens: Count | None = None
     max_epochs: float | None = Field(default=None, gt=0)
+    repeats: int = Field(default=0, ge=0)
     confirm_seeds: int = Field(default=2, ge=0)
     rivals: Literal["all", "best"] = "all"
     seed: int = Field(default=0, ge=0)
@@ -211,9 +213,15 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
             )
         corpus = open_corpus(config.corpus or CorpusSection(), path.parent, say)
         options["corpus"] = str(corpus.folder)
-    space = _space(config, corpus, path.parent, say)
+    stated = _stated(config, path.parent)
+    space = _space(stated, corpus, say)
     if kind in CORPUS_TRAINERS:
         options.setdefault("targets", space.target_names)
+        options.setdefault("states", str(folder / "states"))
+        if stated is not None and config.search.target_tokens and options.get("tokens"):
+            limits = matched_repetition(stated, options["tokens"], config.search.target_tokens)
+            limits = {name: n for name, n in limits.items() if name in space.names}
+            options.setdefault("unique_tokens", limits)
     trainer = load_trainer(kind, **options)
     if corpus is not None and isinstance(trainer, TorchTrainer):
         corpus.require(trainer.steps().sequence_length)  # before a run fails of it
@@ -253,19 +261,24 @@ def _resolve(spec: Any, base: Path) -> Any:
     return spec
 
 
-def _space(config: RunConfig, corpus: Corpus | None, base: Path, say: Say) -> SearchSpace:
-    """The space of the run file, or all domains of the corpus; tokens come from the corpus."""
+def _stated(config: RunConfig, base: Path) -> SearchSpace | None:
+    """The space that the run file names; None where it leaves it to the corpus."""
     named = config.space
     if named is None:
-        if corpus is None:
-            raise ConfigError("key `space` is needed: this trainer has no corpus to take it from")
-        return SearchSpace(corpus.domains(), source="all domains of the corpus")
+        return None
     if isinstance(named, dict):
-        space = SearchSpace.from_dict(named)
-    else:
-        relative = base / named
-        space = load_space(relative if relative.is_file() else named)
-    return space if corpus is None else _matched(space, corpus, say)
+        return SearchSpace.from_dict(named)
+    relative = base / named
+    return load_space(relative if relative.is_file() else named)
+
+
+def _space(stated: SearchSpace | None, corpus: Corpus | None, say: Say) -> SearchSpace:
+    """The space stated, with the corpus's tokens where it states none; else all of the corpus."""
+    if stated is not None:
+        return stated if corpus is None else _matched(stated, corpus, say)
+    if corpus is None:
+        raise ConfigError("key `space` is needed: this trainer has no corpus to take it from")
+    return SearchSpace(corpus.domains(), source="all domains of the corpus")
 
 
 def _matched(space: SearchSpace, corpus: Corpus, say: Say) -> SearchSpace:

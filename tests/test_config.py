@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -177,6 +178,18 @@ def test_wrong_values_of_trainers_are_named(tmp_path, trainer, message):
     path = write(tmp_path, f"space: {{domains: [web, code]}}\ntrainer: {trainer}")
     with pytest.raises(ConfigError, match=message):
         prepare(load_config(path), path, lambda message: None)
+
+
+def test_text_repeats_as_often_as_the_space_says_it_will(folder):
+    text = RUN.format(cache=folder / "cache") + (
+        "space: {domains: [{name: fruit, tokens: 3M}, tools]}\nfolder: somewhere\n"
+    )
+    path = write(folder, text + "search: {target_tokens: 6M}\n")
+    trainer = prepare(load_config(path), path, lambda message: None).trainer
+    assert trainer.unique_tokens == {"fruit": 10_000}  # tools: the corpus may be a sample
+    assert trainer.states == Path("somewhere/states").absolute()
+    path = write(folder, text)
+    assert prepare(load_config(path), path, lambda message: None).trainer.unique_tokens is None
 
 
 def test_whole_numbers_may_have_suffixes(tmp_path):

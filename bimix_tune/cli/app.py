@@ -118,6 +118,7 @@ def _search(config: RunConfig, file: Path) -> SearchResult:
                 storage=config.storage,
                 settings=plan.settings,
                 target_tokens=settings.target_tokens,
+                repeats=settings.repeats,
                 confirm_seeds=settings.confirm_seeds,
                 rivals=settings.rivals,
                 seed=settings.seed,

@@ -11,7 +11,6 @@ All of it is in the study on disk, so the same call again continues where the la
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -57,13 +56,12 @@ from bimix_tune.sampler import BiMixSampler
 from bimix_tune.space import SearchSpace
 from bimix_tune.stopping import StopWhenSettled
 from bimix_tune.strategies.baselines import baseline_mixtures, distinct
-from bimix_tune.training.base import Trainer
+from bimix_tune.training.base import Trainer, described
 
 RIVALS = ("all", "best")
 MONITOR_SECONDS = 0.4
-INCIDENTAL = ("device", "save_to", "corpus", "runs", "sleep", "grace")
-"""Options of trainers that do not change losses, or that paths cannot identify (a corpus has a
-key for that); a search may be continued with others."""
+REPEAT_SEED = 1000
+"""From the seed of the search to that of repeated baselines: not one of the confirmation's."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +113,7 @@ def search(
     trials: int = 24,
     worth: float | None = None,
     baselines: Mapping[str, Mixture] | None = None,
+    repeats: int = 0,
     executor: Executor | None = None,
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
@@ -138,6 +137,9 @@ def search(
             (`bimix_tune.stopping`). None: never.
         baselines: Training-free mixtures by label, run first; None: natural, uniform and, where
             the space states tokens, UniMax.
+        repeats: How many of the first baselines run a second time, under a seed of their own, to
+            tell the noise of a run before the confirmation does (`SearchResult.run_noise`); they
+            count as trials.
         executor: Where runs happen; None: one after another in this process. It is not closed.
         sampler: Proposes mixtures; None: `BiMixSampler`.
         pruner: Stops runs early; None: `BiMixPruner`.
@@ -162,6 +164,7 @@ def search(
     _check(space, trainer, rivals)
     for name, value, least in (
         ("trials", trials, 2),  # a law needs two mixtures
+        ("repeats", repeats, 0),
         ("confirm_seeds", confirm_seeds, 0),
         ("seed", seed, 0),
         ("target_tokens", trainer.tokens if target_tokens is None else target_tokens, 1),
@@ -196,16 +199,7 @@ def search(
         loop = _Loop(
             study, space, trainer, running_on, folder, tokens, seed, worth, monitor, interrupts
         )
-        return loop.run(trials, distinct(dict(baselines)), confirm_seeds, rivals)
-
-
-def described(trainer: Trainer) -> dict[str, Any]:
-    """What a trainer's losses depend on, as far as a value says so: its kind and its options."""
-    known: dict[str, Any] = {"type": type(trainer).__name__}
-    if dataclasses.is_dataclass(trainer):
-        names = [field.name for field in dataclasses.fields(trainer)]
-        known |= {name: getattr(trainer, name) for name in names if name not in INCIDENTAL}
-    return known
+        return loop.run(trials, distinct(dict(baselines)), repeats, confirm_seeds, rivals)
 
 
 def _check(space: SearchSpace, trainer: Trainer, rivals: str) -> None:
@@ -263,11 +257,16 @@ class _Loop:
         )
 
     def run(
-        self, trials: int, baselines: dict[str, Mixture], confirm_seeds: int, rivals: str
+        self,
+        trials: int,
+        baselines: dict[str, Mixture],
+        repeats: int,
+        confirm_seeds: int,
+        rivals: str,
     ) -> SearchResult:
         ledger.requeue_lost(self.study)
         try:
-            self.explore(trials, baselines)
+            self.explore(trials, baselines, repeats)
             recommendation, self.final_law = recommend(self.study, self.space, self.target_tokens)
             note_recommendation(self.study, self.space, self.target_tokens, recommendation)
             if confirm_seeds:
@@ -283,12 +282,14 @@ class _Loop:
         save_result(result)
         return result
 
-    def explore(self, trials: int, baselines: dict[str, Mixture]) -> None:
+    def explore(self, trials: int, baselines: dict[str, Mixture], repeats: int) -> None:
         """The search proper: baselines first, then what the sampler proposes."""
         self.total = trials
         self.changed(certainly=True)
-        for label, mixture in list(baselines.items())[:trials]:
-            ledger.enqueue(self.study, mixture, BASELINE, label, self.seed)
+        first = [(label, mixture, self.seed) for label, mixture in baselines.items()]
+        again = [(*run[:2], self.seed + REPEAT_SEED) for run in first[:repeats]]
+        for label, mixture, seed in [*first, *again][:trials]:
+            ledger.enqueue(self.study, mixture, BASELINE, label, seed)
         self.driver.run(lambda: self.wants_more(trials), self.seed)
         early = ledger.used_trials(self.study) < trials
         gain = f"all further runs together promise {self.gain[1]:.2g}, less than {self.worth}"

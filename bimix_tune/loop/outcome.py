@@ -160,6 +160,7 @@ def save_result(result: SearchResult) -> None:
         "unit": result.unit,
         "baselines": {label: dict(m) for label, m in result.baselines.items()},
         "confirmation": _confirmation_json(result.confirmation),
+        "run_noise": result.run_noise,
         "runs": [_record_json(r) for r in result.records],
     }
     write_atomic(result.folder / "result.json", json.dumps(_finite(data), indent=1) + "\n")

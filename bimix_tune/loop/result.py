@@ -118,6 +118,18 @@ class SearchResult:
     folder: Path
     settled: str | None = None
 
+    @property
+    def run_noise(self) -> float:
+        """Standard deviation of one run's objective, as for `Confirmation.noise`, from baselines
+        that the search repeated; NaN with fewer than two of these."""
+        objective: dict[str, dict[int, float]] = {}
+        for run in self.records:
+            if run.role == BASELINE and run.state == "COMPLETE" and run.objective is not None:
+                objective.setdefault(run.label, {})[run.seed] = run.objective
+        repeated = {label: runs for label, runs in objective.items() if len(runs) > 1}
+        found = compare(repeated, next(iter(repeated), ""))
+        return math.nan if found is None else found.noise
+
 
 def compare(
     objective: Mapping[str, Mapping[int, float]], reference: str = RECOMMENDATION

@@ -77,6 +77,16 @@ def _cautions(result: SearchResult) -> list[str]:
     return notes
 
 
+def _noise(result: SearchResult) -> str:
+    """The noise of a run by the search's own repeats, where there is no confirmation to tell it."""
+    if np.isnan(result.run_noise):
+        return ""
+    return (
+        f" Noise of one run, from repeated baselines: standard deviation {result.run_noise:.4f} "
+        f"{result.unit}."
+    )
+
+
 def _confirmation(result: SearchResult) -> str:
     found = result.confirmation
     if found is None or not found.comparisons:
@@ -85,7 +95,7 @@ def _confirmation(result: SearchResult) -> str:
             return empty(
                 f"{many(len(tried), 'confirmation run')} gave nothing to compare; see Runs."
             )
-        return empty("No confirmation was made: there are no fresh paired runs.")
+        return empty(f"No confirmation was made: there are no fresh paired runs.{_noise(result)}")
     seeds = len(found.seeds)
     noise = (
         f"Noise of one run: standard deviation {found.noise:.4f} {result.unit}."

@@ -8,11 +8,16 @@ Ray or the search.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from bimix_tune.mixture import Mixture
+
+INCIDENTAL = ("device", "save_to", "states", "corpus", "runs", "sleep", "grace")
+"""Options of trainers that do not change losses, or that paths cannot identify (a corpus has a
+key for that); a search or a run may be continued with others."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +72,12 @@ class Trainer(Protocol):
             OutOfMemoryError: The proxy does not fit.
             TrainingError: Anything else that a retry or another mixture may avoid.
         """
+
+
+def described(trainer: Trainer) -> dict[str, Any]:
+    """What a trainer's losses depend on, as far as a value says so: its kind and its options."""
+    known: dict[str, Any] = {"type": type(trainer).__name__}
+    if dataclasses.is_dataclass(trainer):
+        names = [field.name for field in dataclasses.fields(trainer)]
+        known |= {name: getattr(trainer, name) for name in names if name not in INCIDENTAL}
+    return known

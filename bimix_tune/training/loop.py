@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 
@@ -17,10 +18,12 @@ from bimix_tune.corpus import Corpus
 from bimix_tune.curves import BITS_PER_BYTE
 from bimix_tune.errors import DivergedError
 from bimix_tune.mixture import Mixture
+from bimix_tune.training.average import Average
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.evaluate import Evaluator, affordable_tokens
 from bimix_tune.training.mixing import MixedReader
 from bimix_tune.training.schedule import Steps
+from bimix_tune.training.state import State, StateFile, restore, tensors_of
 from bimix_tune.training.step import Proxy, Stepper
 
 SIGN_OF_LIFE = 1.0
@@ -38,6 +41,7 @@ class Recipe:
         evaluation_tokens: Validation tokens wanted per target.
         targets: Names of validation domains.
         unit: Unit of the losses.
+        unique_tokens: Training tokens to read of a domain at most; all of one not named.
     """
 
     steps: Steps
@@ -46,6 +50,7 @@ class Recipe:
     evaluation_tokens: int
     targets: tuple[str, ...]
     unit: str
+    unique_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 class Training:
@@ -57,6 +62,7 @@ class Training:
         mixture: Shares of the training tokens.
         seed: Order of the text.
         recipe: Everything else.
+        file: Where its state is kept, and where it may go on from; None: nowhere.
 
     Raises:
         CorpusError: A text is shorter than a sequence.
@@ -64,9 +70,15 @@ class Training:
     """
 
     def __init__(
-        self, proxy: Proxy, corpus: Corpus, mixture: Mixture, seed: int, recipe: Recipe
+        self,
+        proxy: Proxy,
+        corpus: Corpus,
+        mixture: Mixture,
+        seed: int,
+        recipe: Recipe,
+        file: StateFile | None = None,
     ) -> None:
-        self._proxy, self._mixture, self._recipe = proxy, mixture, recipe
+        self._proxy, self._mixture, self._recipe, self._file = proxy, mixture, recipe, file
         steps = recipe.steps
         corpus.require(steps.sequence_length)
         self._reader = MixedReader(
@@ -74,6 +86,7 @@ class Training:
             mixture,
             steps.sequence_length,
             seed,
+            recipe.unique_tokens,
         )
         self._evaluations = steps.evaluations(recipe.checkpoints)
         self._stepper = Stepper(proxy, steps, recipe.learning_rate)
@@ -90,26 +103,46 @@ class Training:
                 recipe.evaluation_tokens, steps.tokens, len(recipe.targets), len(self._evaluations)
             )
         )
+        self._average: Average | None = Average(proxy.module.parameters())
+        self._done, self._curve = 0, list[Checkpoint]()
+        self._seconds = {"evaluation": 0.0, "saving": 0.0}
         self._began = time.monotonic()
 
-    def run(self) -> Iterator[Checkpoint]:
+    def run(self) -> Generator[Checkpoint, None, None]:
         """Train to the end of the budget, yielding checkpoints.
+
+        A run whose state is found first yields the checkpoints with losses that it had.
 
         Raises:
             DivergedError: The training loss or a validation loss is not finite.
         """
+        yield Checkpoint(0, notes=self._proxy.notes)
+        self._resume()
+        yield from tuple(self._curve)
+        try:
+            yield from self._train()
+        except GeneratorExit:  # stopped: it may be wanted again
+            self._keep()
+            raise
+        self._keep()
+
+    def _train(self) -> Iterator[Checkpoint]:
         steps = self._recipe.steps
         alive = time.monotonic()
-        yield Checkpoint(0, notes=self._proxy.notes)
-        for step in range(steps.count):
+        for step in range(self._done, steps.count):
             loss = self._step(step)
-            if step + 1 in self._evaluations:
-                yield self._evaluate(step + 1)
+            self._done = step + 1
+            self._average_weights()
+            if self._done in self._evaluations:
+                self._curve.append(self._evaluate(self._done))
+                yield self._curve[-1]
                 alive = time.monotonic()
             elif time.monotonic() - alive >= SIGN_OF_LIFE:
-                self._check(float(loss), step + 1, "training loss")
-                yield Checkpoint(steps.seen(step + 1), seconds=time.monotonic() - self._began)
+                self._check(float(loss), self._done, "training loss")
+                yield Checkpoint(steps.seen(self._done), seconds=self._elapsed)
                 alive = time.monotonic()
+            if self._file is not None and self._file.due():
+                self._save(self._file)
 
     def _step(self, step: int) -> torch.Tensor:
         """One optimiser step; returns the mean loss, still on the device."""
@@ -117,19 +150,76 @@ class Training:
         tokens = steps.seen(step + 1) - steps.seen(step)
         return self._stepper(step, self._reader.batch(-(-tokens // steps.sequence_length)))
 
+    def _average_weights(self) -> None:
+        """Keep the average up to the last evaluation of the constant part, its last use."""
+        if self._done > self._last_early:
+            self._average = None
+        elif self._average is not None:
+            self._average.update(self._done)
+
     def _evaluate(self, step: int) -> Checkpoint:
         last = step == self._recipe.steps.count
-        losses = (self._last if last else self._early).losses(self._proxy.loss)
+        evaluator = self._last if last else self._early
+        with self._timed("evaluation"), self._average.applied() if self._average else nullcontext():
+            losses = evaluator.losses(self._proxy.loss)
         for name, loss in losses.items():
             self._check(loss, step, f"validation loss of {name!r}")
+        seen, elapsed = self._recipe.steps.seen(step), self._elapsed
+        return Checkpoint(seen, losses, last, elapsed, self._notes(elapsed) if last else {})
+
+    def _notes(self, elapsed: float) -> dict[str, str | float | int]:
+        """What is worth recording at the end of a run."""
+        shares = {f"{k}_share": round(v / elapsed, 4) for k, v in self._seconds.items()}
         epochs = {f"epochs.{name}": round(n, 4) for name, n in self._reader.epochs().items()}
-        return Checkpoint(
-            self._recipe.steps.seen(step),
-            losses,
-            decayed=last,
-            seconds=time.monotonic() - self._began,
-            notes=epochs if last else {},
-        )
+        return {**self._proxy.notes, **shares, **epochs}
+
+    @property
+    def _last_early(self) -> int:
+        """The step of the last evaluation in the constant part; 0 if there is none."""
+        return max(self._evaluations[:-1], default=0)
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._seconds[what] += time.monotonic() - began
+
+    def _keep(self) -> None:
+        """Save what may go on; what is complete needs no state any more."""
+        if self._file is not None and self._done == self._recipe.steps.count:
+            self._file.delete()
+        elif self._file is not None and self._done:
+            self._save(self._file)
+
+    def _save(self, file: StateFile) -> None:
+        with self._timed("saving"):
+            average = self._average.values if self._average else None
+            tensors = tensors_of(self._proxy.module, self._stepper.optimiser, average)
+            seconds = {"all": self._elapsed, **self._seconds}
+            curve, position = tuple(self._curve), self._reader.position()
+            file.write(State(self._done, position, curve, seconds, tensors))
+
+    def _resume(self) -> None:
+        """Go on from the state on file, if there is one of this very run."""
+        state = self._file.read() if self._file else None
+        if self._file is None or state is None:
+            return
+        average = self._average if state.step <= self._last_early else None
+        values = average.values if average else None
+        try:
+            restore(state.tensors, self._proxy.module, self._stepper.optimiser, values)
+        except ValueError as error:
+            self._file.ignore(error)
+            return
+        self._average = average
+        self._reader.seek(state.position)
+        self._done, self._curve = state.step, list(state.curve)
+        self._seconds = {what: state.seconds[what] for what in self._seconds}
+        self._began = time.monotonic() - state.seconds["all"]
 
     def _check(self, loss: float, step: int, what: str) -> None:
         if not math.isfinite(loss):

@@ -10,11 +10,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bimix_tune.errors import MixtureError, did_you_mean
+from bimix_tune.space import SearchSpace
 
 Integers = NDArray[np.int64]
 
@@ -56,6 +58,10 @@ class Quota:
         self._counts[chosen] += 1
         return chosen
 
+    def seek(self, counts: Sequence[int]) -> None:
+        """Go on as if each domain had been dealt so often: the rule depends on nothing else."""
+        self._counts, self._drawn = list(counts), sum(counts)
+
 
 @dataclass
 class Windows:
@@ -66,24 +72,47 @@ class Windows:
         length: Tokens of a sequence; a window has one more, the last one's target.
         seed: Seed of the run.
         name: Name of the domain; with the seed it decides the order.
+        limit: Tokens that may be read; None for all. Which windows they are the name alone
+            decides, so that all runs of a search repeat the same text.
     """
 
     tokens: NDArray[np.unsignedinteger]
     length: int
     seed: int
     name: str
+    limit: int | None = None
     taken: int = field(default=0, init=False)
     _order: NDArray[np.uint32] | None = field(default=None, init=False)
 
     @property
     def count(self) -> int:
-        """Windows in an epoch; they do not overlap, but for the target of the last token."""
-        return (len(self.tokens) - 1) // self.length
+        """Windows in an epoch, at least one; they do not overlap, but for the target of the
+        last token."""
+        all_of_them = (len(self.tokens) - 1) // self.length
+        if self.limit is None:
+            return all_of_them
+        return max(1, min(all_of_them, round(self.limit / self.length)))
+
+    @cached_property
+    def _readable(self) -> NDArray[np.uint32]:
+        """The windows of an epoch, (count,)."""
+        windows = np.arange((len(self.tokens) - 1) // self.length, dtype=np.uint32)
+        if self.count == len(windows):
+            return windows
+        return np.random.default_rng(self._key).permutation(windows)[: self.count]
+
+    @property
+    def _key(self) -> int:
+        return zlib.crc32(self.name.encode())
 
     @property
     def epochs(self) -> float:
         """Passes over the domain so far."""
         return self.taken / self.count
+
+    def seek(self, taken: int) -> None:
+        """Go on as if so many windows had been taken."""
+        self.taken, self._order = taken, None
 
     def take(self, count: int) -> Integers:
         """First positions of the next windows, (count,)."""
@@ -99,8 +128,7 @@ class Windows:
         return np.concatenate(parts) * self.length if parts else np.zeros(0, np.int64)
 
     def _shuffled(self, epoch: int) -> NDArray[np.uint32]:
-        rng = np.random.default_rng([self.seed, zlib.crc32(self.name.encode()), epoch])
-        return rng.permutation(np.arange(self.count, dtype=np.uint32))
+        return np.random.default_rng([self.seed, self._key, epoch]).permutation(self._readable)
 
 
 class MixedReader:
@@ -111,6 +139,7 @@ class MixedReader:
         mixture: Proportions of domains of ``tokens``; a domain that is not named is not read.
         length: Tokens of a sequence.
         seed: Decides the order of windows within each domain.
+        limits: Tokens that may be read of a domain; one that is not named is read whole.
 
     Raises:
         MixtureError: The mixture names a domain that is not there.
@@ -122,10 +151,12 @@ class MixedReader:
         mixture: Mapping[str, float],
         length: int,
         seed: int,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         check_domains(mixture, tokens)
         self._names = [name for name in tokens if mixture.get(name, 0.0) > 0]
-        self._windows = [Windows(tokens[n], length, seed, n) for n in self._names]
+        limits = limits or {}
+        self._windows = [Windows(tokens[n], length, seed, n, limits.get(n)) for n in self._names]
         self._quota = Quota([mixture[n] for n in self._names])
         self._offsets = np.arange(length + 1)
 
@@ -140,8 +171,18 @@ class MixedReader:
                 out[rows] = windows.tokens[starts[:, None] + self._offsets]
         return out
 
+    def position(self) -> dict[str, int]:
+        """Windows read of each domain: all that it takes to `seek` here."""
+        return {n: w.taken for n, w in zip(self._names, self._windows, strict=True)}
+
+    def seek(self, position: Mapping[str, int]) -> None:
+        """Go on from where a reader of the same text, mixture and seed was."""
+        for name, windows in zip(self._names, self._windows, strict=True):
+            windows.seek(position[name])
+        self._quota.seek([position[name] for name in self._names])
+
     def epochs(self) -> dict[str, float]:
-        """Passes over each domain so far."""
+        """Passes over what may be read of each domain so far."""
         return {n: w.epochs for n, w in zip(self._names, self._windows, strict=True)}
 
 
@@ -159,3 +200,29 @@ def check_domains(mixture: Mapping[str, float], domains: Mapping[str, object]) -
                 f"the mixture names a domain {name!r} that the corpus has not"
                 + did_you_mean(name, domains)
             )
+
+
+def matched_repetition(space: SearchSpace, tokens: int, target_tokens: int) -> dict[str, int]:
+    """How much text proxies may read so that it repeats as it will in the real training.
+
+    A share r of a training on T* tokens reads the N tokens of a domain ``r T* / N`` times. A proxy
+    of T tokens does so as well if it reads only ``N T / T*`` of them, whatever r is ("simulated
+    epoching"; small proxies that see all text once favour small domains which the real run wears
+    out, "Repetition mismatch", arXiv 2606.07597).
+
+    Args:
+        space: Its domains' ``tokens`` are those that the real training will have, not those of a
+            sample to train proxies on. A domain without them is left out, so it is read whole.
+        tokens: Training tokens T of a proxy.
+        target_tokens: Training tokens T* of the real training.
+
+    Returns:
+        Tokens by domain; for the option ``unique_tokens`` of a trainer.
+
+    >>> from bimix_tune import Domain, SearchSpace
+    >>> space = SearchSpace([Domain("web", tokens=10**12), Domain("math", tokens=10**9)])
+    >>> matched_repetition(space, 10**8, 10**11)
+    {'web': 1000000000, 'math': 1000000}
+    """
+    share = tokens / target_tokens
+    return {d.name: max(1, round(d.tokens * share)) for d in space.domains if d.tokens}

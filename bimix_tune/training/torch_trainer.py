@@ -7,8 +7,9 @@ import hashlib
 import importlib.util
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,13 +18,15 @@ from bimix_tune.curves import BITS_PER_BYTE, NATS_PER_TOKEN
 from bimix_tune.errors import ConfigError, did_you_mean, missing_extra
 from bimix_tune.mixture import Mixture
 from bimix_tune.options import names
-from bimix_tune.training.base import Checkpoint
+from bimix_tune.training.base import Checkpoint, described
 from bimix_tune.training.schedule import Steps
 from bimix_tune.training.sizes import Defaults
 
 if TYPE_CHECKING:
     import torch
 
+    from bimix_tune.training.loop import Recipe
+    from bimix_tune.training.state import StateFile
     from bimix_tune.training.step import Proxy
 
 
@@ -43,7 +46,14 @@ class TorchTrainer(ABC):
         batch_tokens: Tokens of an optimiser step; None follows the budget.
         learning_rate: Peak; None follows size and budget.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or any name PyTorch knows.
+        unique_tokens: Training tokens that a run may read of a domain, so that its text repeats
+            as often as in the training that the search is for; a domain that is not named is
+            read whole. See
+            `bimix_tune.training.mixing.matched_repetition`.
         save_to: Folder for the final weights, a subfolder for each run; None keeps none.
+        states: Folder for the states of runs that were cut short, which a run of the same
+            mixture and seed then continues; None keeps none. A worker that does not reach it
+            trains from scratch. It may be deleted at any time.
 
     Raises:
         ConfigError: An option is out of its range, or a target is no domain of the corpus.
@@ -63,7 +73,9 @@ class TorchTrainer(ABC):
     batch_tokens: int | None = None
     learning_rate: float | None = None
     device: str = "auto"
+    unique_tokens: Mapping[str, int] | None = field(default=None, hash=False)
     save_to: str | Path | None = None
+    states: str | Path | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -83,18 +95,32 @@ class TorchTrainer(ABC):
         object.__setattr__(self, "targets", targets or known)
         # A worker may start in another folder.
         object.__setattr__(self, "corpus", Path(self.corpus).absolute())
-        if self.save_to is not None:
-            object.__setattr__(self, "save_to", Path(self.save_to).absolute())
+        for name in ("save_to", "states"):
+            if (folder := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(folder).absolute())
+        self._check_unique_tokens(known)
 
     def _check_numbers(self) -> None:
-        for field in dataclasses.fields(TorchTrainer):
-            value = getattr(self, field.name)
+        for option in dataclasses.fields(TorchTrainer):
+            value = getattr(self, option.name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if field.type.startswith(("int", "float")) and value is not None:
-                kind = "a whole number" if field.type.startswith("int") else "a number"
-                whole = field.type.startswith("float") or isinstance(value, int)
+            if option.type.startswith(("int", "float")) and value is not None:
+                kind = "a whole number" if option.type.startswith("int") else "a number"
+                whole = option.type.startswith("float") or isinstance(value, int)
                 if not (number and whole and value > 0):
-                    raise ConfigError(f"{field.name} must be {kind} > 0, but got {value!r}")
+                    raise ConfigError(f"{option.name} must be {kind} > 0, but got {value!r}")
+
+    def _check_unique_tokens(self, known: tuple[str, ...]) -> None:
+        for name, count in (self.unique_tokens or {}).items():
+            if name not in known:
+                raise ConfigError(
+                    f"unique_tokens names a domain {name!r} that the corpus has not"
+                    + did_you_mean(name, known)
+                )
+            if not isinstance(count, int) or count < 1:
+                raise ConfigError(
+                    f"unique_tokens of {name!r} must be a whole number > 0, but got {count!r}"
+                )
 
     @abstractmethod
     def defaults(self) -> Defaults:
@@ -117,31 +143,58 @@ class TorchTrainer(ABC):
     def run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
         """Train from scratch; see `bimix_tune.training.base.Trainer.run`."""
         from bimix_tune.training.device import choose_device, memory_errors, one_thread
-        from bimix_tune.training.loop import Recipe, Training
+        from bimix_tune.training.loop import Training
 
         device = choose_device(self.device)
-        corpus, steps = Corpus.open(self.corpus), self.steps()
-        recipe = Recipe(
-            steps,
-            self.learning_rate or self.defaults().learning_rate,
-            self.checkpoints,
-            self.evaluation_tokens,
-            self.targets,
-            self.unit,
-        )
+        corpus, steps, recipe = Corpus.open(self.corpus), self.steps(), self._recipe()
         proxy_in_words = (
             f"a proxy with {steps.batch} sequences of {steps.sequence_length} tokens "
             f"in a step ({self!r})"
         )
         with one_thread(device), memory_errors(proxy_in_words):
             proxy = self.build(corpus, seed, device)
-            for checkpoint in Training(proxy, corpus, mixture, seed, recipe).run():
-                if checkpoint.decayed and self.save_to is not None:
-                    folder = Path(self.save_to) / run_name(mixture, seed)
-                    self.save(proxy, corpus, folder)
-                    notes = {**checkpoint.notes, "weights": str(folder)}
-                    checkpoint = dataclasses.replace(checkpoint, notes=notes)
-                yield checkpoint
+            file = self._state_file(corpus, mixture, seed)
+            training = Training(proxy, corpus, mixture, seed, recipe, file)
+            with closing(training.run()) as checkpoints:
+                for checkpoint in checkpoints:
+                    yield self._with_weights(checkpoint, proxy, corpus, run_name(mixture, seed))
+
+    def _recipe(self) -> Recipe:
+        from bimix_tune.training.loop import Recipe
+
+        return Recipe(
+            self.steps(),
+            self.learning_rate or self.defaults().learning_rate,
+            self.checkpoints,
+            self.evaluation_tokens,
+            self.targets,
+            self.unit,
+            self.unique_tokens or {},
+        )
+
+    def _state_file(self, corpus: Corpus, mixture: Mixture, seed: int) -> StateFile | None:
+        from bimix_tune.training.state import StateFile
+
+        if self.states is None:
+            return None
+        run = {
+            "trainer": described(self),
+            "recipe": dataclasses.asdict(self._recipe()),
+            "corpus": corpus.key,
+            "mixture": sorted(mixture.items()),
+            "seed": seed,
+        }
+        return StateFile(Path(self.states) / f"{run_name(mixture, seed)}.safetensors", run)
+
+    def _with_weights(
+        self, checkpoint: Checkpoint, proxy: Proxy, corpus: Corpus, name: str
+    ) -> Checkpoint:
+        """Save the weights at the end of a run, if that is wanted, and note where."""
+        if not checkpoint.decayed or self.save_to is None:
+            return checkpoint
+        folder = Path(self.save_to) / name
+        self.save(proxy, corpus, folder)
+        return dataclasses.replace(checkpoint, notes={**checkpoint.notes, "weights": str(folder)})
 
 
 def run_name(mixture: Mixture, seed: int) -> str:

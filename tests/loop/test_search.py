@@ -12,8 +12,9 @@ from bimix_tune import Domain, Mixture, SearchSpace, read_curves, search
 from bimix_tune.errors import ConfigError, ExecutorError
 from bimix_tune.executors.local import LocalExecutor
 from bimix_tune.laws import LawFit
-from bimix_tune.loop import closed_loop, ledger
+from bimix_tune.loop import ledger
 from bimix_tune.loop.outcome import load_study, outcome
+from bimix_tune.training.base import described
 
 sys.path.insert(0, str(Path(__file__).parent))  # the child process below imports it the same way
 from trainers import ALPHA, NAMES, LawTrainer
@@ -205,7 +206,7 @@ def test_what_failed_is_tried_again_when_the_search_is_continued(memory, tmp_pat
     assert [c.label for c in first.confirmation.comparisons] == ["uniform"]
     study, _ = load_study(tmp_path / "run", memory)
     settings = study.user_attrs["settings"]
-    mended = json.loads(json.dumps(closed_loop.described(LawTrainer())))
+    mended = json.loads(json.dumps(described(LawTrainer())))
     study.set_user_attr("settings", {**settings, "trainer": mended})
     again = search(SPACE, LawTrainer(), **options)
     assert [r.state for r in again.records if r.label == "natural"] == ["COMPLETE", "COMPLETE"]
@@ -367,6 +368,7 @@ def test_any_optuna_sampler_drives_a_search(memory, tmp_path):
         ({"trials": 1}, "trials must be a whole number >= 2, but got 1"),
         ({"trials": 2.5}, "trials must be a whole number"),
         ({"seed": -1}, "seed must be a whole number >= 0"),
+        ({"repeats": -1}, "repeats must be a whole number >= 0"),
         ({"confirm_seeds": -1}, "confirm_seeds must be a whole number >= 0"),
         ({"target_tokens": 0}, "target_tokens must be a whole number >= 1"),
         ({"rivals": "bestt"}, "did you mean 'best'"),
@@ -385,6 +387,33 @@ def test_a_target_that_the_trainer_does_not_know_is_named(tmp_path):
 def test_an_empty_folder_holds_no_search(tmp_path):
     with pytest.raises(ConfigError, match="no search in"):
         load_study(tmp_path)
+
+
+def test_repeated_baselines_tell_the_noise_of_a_run(memory, tmp_path):
+    options = {"folder": tmp_path / "run", "storage": memory, "confirm_seeds": 0}
+    trainer = LawTrainer(noise=0.02)
+    result = search(SPACE, trainer, trials=6, repeats=2, **options)
+    runs = [(r.label, r.seed) for r in result.records if r.role == "baseline"]
+    assert runs == [("natural", 0), ("uniform", 0), ("natural", 1000), ("uniform", 1000)]
+    value = {run: r.objective for run, r in zip(runs, result.records, strict=False)}
+    first, second = (value[n, 0] - value[n, 1000] for n in ("natural", "uniform"))
+    assert result.run_noise == pytest.approx(abs(first - second) / 2)  # 2 x 2 layout
+    saved = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert saved["run_noise"] == pytest.approx(result.run_noise)
+
+
+def test_repeats_are_within_the_trials(memory, tmp_path):
+    result = search(
+        SPACE,
+        LawTrainer(),
+        folder=tmp_path / "run",
+        storage=memory,
+        trials=3,
+        repeats=2,
+        confirm_seeds=0,
+    )
+    assert [r.label for r in result.records] == ["natural", "uniform", "natural"]
+    assert np.isnan(result.run_noise)
 
 
 def test_a_search_ends_early_once_further_runs_promise_too_little(memory, tmp_path):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 
 from bimix_tune.errors import MixtureError
-from bimix_tune.training.mixing import MixedReader, Quota, Windows
+from bimix_tune.space import Domain, SearchSpace
+from bimix_tune.training.mixing import MixedReader, Quota, Windows, matched_repetition
 
 weights = st.lists(st.floats(0, 1), min_size=1, max_size=12).filter(lambda w: sum(w) > 0.01)
 
@@ -91,3 +92,67 @@ def test_epochs_are_counted() -> None:
 def test_unknown_domains_are_named() -> None:
     with pytest.raises(MixtureError, match="domain 'd'"):
         reader({"a": 0.5, "b": 0.3, "c": 0.1, "d": 0.1})
+
+
+@given(
+    st.lists(st.integers(100, 4000), min_size=2, max_size=5),
+    st.integers(50, 400),
+    st.floats(1, 30),
+    st.integers(0, 3),
+)
+def test_text_repeats_as_in_the_real_training(
+    counts: list[int], sequences: int, factor: float, seed: int
+) -> None:
+    """Passes are ``r T* / N``, but for the rounding of what is read to whole windows."""
+    length, tokens = 10, 10 * sequences
+    target = round(factor * tokens)
+    names = [f"d{i}" for i in range(len(counts))]
+    space = SearchSpace([Domain(n, tokens=c) for n, c in zip(names, counts, strict=True)])
+    limits = matched_repetition(space, tokens, target)
+    text = {n: np.zeros(c + 1, np.uint16) for n, c in zip(names, counts, strict=True)}
+    mixture = space.uniform()
+    mixed = MixedReader(text, mixture, length, seed, limits)
+    mixed.batch(sequences)
+    for name, count in zip(names, counts, strict=True):
+        passes = mixture[name] * target / count
+        windows = max(1.0, count * tokens / target / length)  # that should be read, with a fraction
+        taken = mixed.position()[name]
+        read = taken / mixed.epochs()[name] if taken else windows
+        assert abs(read - windows) < 1
+        assert abs(taken - sequences * mixture[name]) <= 1
+        if count * tokens / target >= length:
+            assert abs(taken - passes * windows) <= 1 + 1e-6 * taken  # r T* / N passes over them
+
+
+def test_all_runs_repeat_the_same_text() -> None:
+    tokens = {"a": np.arange(1001, dtype=np.uint16), "b": np.arange(2000, 3001, dtype=np.uint16)}
+    read = []
+    for share, seed in ((0.5, 0), (0.9, 0), (0.2, 1)):
+        mixed = MixedReader(tokens, {"a": share, "b": 1 - share}, 10, seed, {"a": 70})
+        read.append({row[0] for row in mixed.batch(200).tolist() if row[0] < 2000})
+    assert len(read[0]) == 7
+    assert read[0] == read[1] == read[2]
+    assert read[0] != set(range(0, 70, 10))
+
+
+def test_what_is_left_out_of_the_limits_is_read_whole() -> None:
+    tokens = {"a": np.arange(1001, dtype=np.uint16)}
+    for limits in (None, {}, {"a": 1000}, {"a": 10**12}):
+        whole = MixedReader(tokens, {"a": 1.0}, 10, 3, limits).batch(100)
+        assert whole.tolist() == MixedReader(tokens, {"a": 1.0}, 10, 3).batch(100).tolist()
+    one = MixedReader(tokens, {"a": 1.0}, 10, 3, {"a": 1})
+    assert len(set(one.batch(5)[:, 0].tolist())) == 1
+    assert one.epochs() == {"a": 5.0}
+
+
+@given(weights, st.lists(st.integers(0, 40), min_size=1, max_size=5))
+def test_a_reader_goes_on_from_any_position(values: list[float], batches: list[int]) -> None:
+    names = [f"d{i}" for i in range(len(values))]
+    mixture = {n: v / sum(values) for n, v in zip(names, values, strict=True)}
+    text = {n: np.arange(50 * i, 50 * i + 41, dtype=np.uint16) for i, n in enumerate(names)}
+    one = MixedReader(text, mixture, 4, 0)
+    for count in batches:
+        two = MixedReader(text, mixture, 4, 0)
+        two.seek(one.position())
+        assert two.batch(count).tolist() == one.batch(count).tolist()
+        assert two.position() == one.position()

@@ -14,6 +14,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from safetensors.torch import load_file
 
+from bimix_tune.executors.base import Event, Finished, Job, Progress
+from bimix_tune.executors.local import LocalExecutor
 from bimix_tune.mixture import Mixture
 from bimix_tune.training import state as state_module
 from bimix_tune.training.base import Checkpoint
@@ -120,6 +122,43 @@ def test_a_state_of_other_settings_is_not_used(
         (tmp_path / "states" / f"{run_name(MIXTURE, 0)}.safetensors").write_bytes(kept)
 
 
+def test_a_job_that_is_queued_again_goes_on(corpus: Path, tmp_path: Path) -> None:
+    """As a search does with a run that it had pruned, or that a worker lost."""
+    trainer = make("llama", corpus, tmp_path, states=tmp_path / "states")
+    with LocalExecutor(trainer) as executor:
+        executor.submit(Job(0, MIXTURE, 0))
+        while not measured(executor.events(60)):
+            pass
+        executor.stop(0)
+        assert executor.events(60) == [Finished(0, stopped=True)]
+        executor.submit(Job(1, MIXTURE, 0))
+        events = []
+        while Finished(1) not in events:
+            events += executor.events(60)
+    assert measured(events) == curve(make("llama", corpus, tmp_path))
+
+
+def measured(events: list[Event]) -> list[tuple[int, dict[str, float], bool]]:
+    """As `curve`, from events."""
+    seen = [e.checkpoint for e in events if isinstance(e, Progress) and e.checkpoint.losses]
+    return [(c.tokens, dict(c.losses), c.decayed) for c in seen]
+
+
+@pytest.fixture
+def saved_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(state_module, "SAVING_SHARE", 1e9)
+
+
+@pytest.mark.usefixtures("saved_after_every_step")
+def test_the_last_checkpoint_says_what_looking_cost(corpus: Path, tmp_path: Path) -> None:
+    trainer = make("llama", corpus, tmp_path, states=tmp_path / "states")
+    notes = list(trainer.run(MIXTURE, 0))[-1].notes
+    assert 0 < notes["evaluation_share"] < 1
+    assert 0 < notes["saving_share"] < 1
+    assert notes["parameters"] > 0
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "text"])
 def test_a_damaged_state_is_not_used(
     damage: str, corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -194,11 +233,10 @@ def test_a_state_of_another_model_changes_nothing(
     assert "no array weights." in caplog.text
 
 
+@pytest.mark.usefixtures("saved_after_every_step")
 def test_a_folder_that_cannot_be_written_stops_no_run(
-    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(state_module, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(state_module, "SAVING_SHARE", 1e9)
     (tmp_path / "states").write_text("no folder")
     trainer = make("llama", corpus, tmp_path, states=tmp_path / "states")
     with caplog.at_level(logging.WARNING):

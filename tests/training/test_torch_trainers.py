@@ -53,8 +53,8 @@ def test_it_learns_what_it_reads(corpus: Path) -> None:
     trainer = llama(corpus, tokens=6000, unit="nats/token")
     first = final(trainer, Mixture(DOMAINS, [0.9, 0.05, 0.05]))
     second = final(trainer, Mixture(DOMAINS, [0.05, 0.9, 0.05]))
-    assert first["ab"] < second["ab"] - 0.1
-    assert second["cd"] < first["cd"] - 0.1
+    assert first["ab"] < second["ab"] - 0.05
+    assert second["cd"] < first["cd"] - 0.05
     assert max(*first.values(), *second.values()) < math.log(64)
 
 

@@ -24,6 +24,7 @@ from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.cross_entropy import IGNORED
 from bimix_tune.training.evaluate import Evaluator, Loss, affordable_tokens
 from bimix_tune.training.mixing import MixedReader
+from bimix_tune.training.parametrisation import parameter_groups
 from bimix_tune.training.schedule import Steps
 
 SIGN_OF_LIFE = 1.0
@@ -151,7 +152,7 @@ class Training:
         inputs, labels = batch[:, :-1], batch[:, 1:].copy()
         labels.reshape(-1)[tokens:] = IGNORED
         for group in self._optimiser.param_groups:
-            group["lr"] = self._recipe.learning_rate * steps.factor(step)
+            group["lr"] = self._recipe.learning_rate * group["factor"] * steps.factor(step)
         self._optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
         for at in range(0, len(batch), self._micro_batch):
@@ -195,15 +196,9 @@ def as_tensor(rows: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) -
 
 
 def optimiser(proxy: Proxy, learning_rate: float) -> torch.optim.Optimizer:
-    """Fused AdamW that decays matrices and leaves vectors (norms, biases) alone."""
-    parameters = [p for p in proxy.module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=learning_rate, betas=BETAS, fused=True
-    )
+    """Fused AdamW with the rates of `parameter_groups`."""
+    groups = parameter_groups(proxy.module, WEIGHT_DECAY)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, fused=True)
 
 
 def micro_batch(steps: Steps, proxy: Proxy) -> int:

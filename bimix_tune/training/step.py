@@ -12,6 +12,7 @@ from torch import nn
 
 from bimix_tune.training.cross_entropy import IGNORED
 from bimix_tune.training.evaluate import Loss
+from bimix_tune.training.parametrisation import parameter_groups
 from bimix_tune.training.schedule import Steps
 
 BETAS = (0.9, 0.95)
@@ -75,7 +76,7 @@ class Stepper:
         inputs, labels = batch[:, :-1], batch[:, 1:].copy()
         labels.reshape(-1)[tokens:] = IGNORED
         for group in self.optimiser.param_groups:
-            group["lr"] = self._peak * steps.factor(step)
+            group["lr"] = self._peak * group["factor"] * steps.factor(step)
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
         for at in range(0, len(batch), self.micro_batch):
@@ -98,15 +99,9 @@ def as_tensor(rows: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) -
 
 
 def optimiser(proxy: Proxy, learning_rate: float) -> torch.optim.Optimizer:
-    """Fused AdamW that decays matrices and leaves vectors (norms, biases) alone."""
-    parameters = [p for p in proxy.module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=learning_rate, betas=BETAS, fused=True
-    )
+    """Fused AdamW with the rates of `parameter_groups`."""
+    groups = parameter_groups(proxy.module, WEIGHT_DECAY)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, fused=True)
 
 
 def micro_batch(steps: Steps, proxy: Proxy) -> int:

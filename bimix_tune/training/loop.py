@@ -22,6 +22,7 @@ from bimix_tune.training.average import Average
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.evaluate import Evaluator, affordable_tokens
 from bimix_tune.training.mixing import MixedReader
+from bimix_tune.training.parallel import place
 from bimix_tune.training.schedule import Steps
 from bimix_tune.training.state import State, StateFile, restore, tensors_of
 from bimix_tune.training.step import Proxy, Stepper
@@ -141,7 +142,7 @@ class Training:
                 self._check(float(loss), self._done, "training loss")
                 yield Checkpoint(steps.seen(self._done), seconds=self._elapsed)
                 alive = time.monotonic()
-            if self._file is not None and self._file.due():
+            if self._file is not None and not place()[0] and self._file.due():
                 self._save(self._file)
 
     def _step(self, step: int) -> torch.Tensor:
@@ -190,6 +191,8 @@ class Training:
 
     def _keep(self) -> None:
         """Save what may go on; what is complete needs no state any more."""
+        if place()[0]:  # the first process of several does it for all
+            return
         if self._file is not None and self._done == self._recipe.steps.count:
             self._file.delete()
         elif self._file is not None and self._done:

@@ -12,6 +12,7 @@ from torch import nn
 
 from bimix_tune.training.cross_entropy import IGNORED
 from bimix_tune.training.evaluate import Loss
+from bimix_tune.training.parallel import own_rows, place, shared, summed
 from bimix_tune.training.parametrisation import parameter_groups
 from bimix_tune.training.schedule import Steps
 
@@ -58,7 +59,8 @@ class Stepper:
         self.micro_batch = micro_batch(steps, proxy)
         """Sequences that go through the model at once."""
         self.optimiser = optimiser(proxy, learning_rate)
-        self._proxy, self._steps, self._peak = proxy, steps, learning_rate
+        self._proxy, self._steps, self._peak = shared(proxy), steps, learning_rate
+        self._processes = place()[1]
 
     def __call__(self, step: int, batch: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor:
         """Train on a batch.
@@ -75,19 +77,20 @@ class Stepper:
         tokens = steps.seen(step + 1) - steps.seen(step)
         inputs, labels = batch[:, :-1], batch[:, 1:].copy()
         labels.reshape(-1)[tokens:] = IGNORED
+        inputs, labels = own_rows(inputs, 0), own_rows(labels, IGNORED)
         for group in self.optimiser.param_groups:
             group["lr"] = self._peak * group["factor"] * steps.factor(step)
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
-        for at in range(0, len(batch), self.micro_batch):
+        for at in range(0, len(inputs), self.micro_batch):
             part = slice(at, at + self.micro_batch)
             x, y = (as_tensor(a[part], device) for a in (inputs, labels))
             loss = self._proxy.loss(x, y) / tokens
-            loss.backward()
+            (loss * self._processes).backward()  # their gradients are averaged, not summed
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(self._proxy.module.parameters(), CLIP)
         self.optimiser.step()
-        return total
+        return summed(total)
 
 
 def as_tensor(rows: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) -> torch.Tensor:
@@ -109,4 +112,4 @@ def micro_batch(steps: Steps, proxy: Proxy) -> int:
     tokens = CPU_MICRO_BATCH
     if proxy.device.type != "cpu":
         tokens = GPU_ACTIVATIONS // proxy.token_bytes
-    return max(1, min(steps.batch, tokens // steps.sequence_length))
+    return max(1, min(-(-steps.batch // place()[1]), tokens // steps.sequence_length))

@@ -46,6 +46,7 @@ class TorchTrainer(ABC):
         batch_tokens: Tokens of an optimiser step; None follows the budget.
         learning_rate: Peak; None follows size and budget.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or any name PyTorch knows.
+        processes: Processes that share a run, on a GPU each; see `bimix_tune.training.group`.
         unique_tokens: Training tokens that a run may read of a domain, so that its text repeats
             as often as in the training that the search is for; a domain that is not named is
             read whole. See
@@ -73,6 +74,7 @@ class TorchTrainer(ABC):
     batch_tokens: int | None = None
     learning_rate: float | None = None
     device: str = "auto"
+    processes: int = 1
     unique_tokens: Mapping[str, int] | None = field(default=None, hash=False)
     save_to: str | Path | None = None
     states: str | Path | None = None
@@ -142,6 +144,15 @@ class TorchTrainer(ABC):
 
     def run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
         """Train from scratch; see `bimix_tune.training.base.Trainer.run`."""
+        if self.processes > 1:
+            from bimix_tune.training.group import run_group
+
+            yield from run_group(self, mixture, seed)
+        else:
+            yield from self._run(mixture, seed)
+
+    def _run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
+        """Train in this process, alone or as one of several."""
         from bimix_tune.training.device import choose_device, memory_errors, one_thread
         from bimix_tune.training.loop import Training
 
@@ -190,7 +201,9 @@ class TorchTrainer(ABC):
         self, checkpoint: Checkpoint, proxy: Proxy, corpus: Corpus, name: str
     ) -> Checkpoint:
         """Save the weights at the end of a run, if that is wanted, and note where."""
-        if not checkpoint.decayed or self.save_to is None:
+        from bimix_tune.training.parallel import place
+
+        if not checkpoint.decayed or self.save_to is None or place()[0]:
             return checkpoint
         folder = Path(self.save_to) / name
         self.save(proxy, corpus, folder)

@@ -1,0 +1,68 @@
+"""A training that several processes share: who takes which rows, and how sums come together.
+
+Alone, a process takes all rows and nothing is exchanged. `bimix_tune.training.group` starts the
+processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from bimix_tune.training.mixing import Integers
+
+if TYPE_CHECKING:
+    from bimix_tune.training.step import Proxy
+
+
+def place() -> tuple[int, int]:
+    """Rank of this process and number of processes in the training; (0, 1) alone."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def own_rows(rows: Integers, filler: int) -> Integers:
+    """Every process's share of the rows of a batch, of equal length: (ceil(B / processes), S).
+
+    Args:
+        rows: Rows of the whole batch, (B, S).
+        filler: What the rows that are missing at the end consist of.
+    """
+    rank, size = place()
+    missing = -len(rows) % size
+    return np.pad(rows, [(0, missing), (0, 0)], constant_values=filler)[rank::size]
+
+
+def summed(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, on each of them."""
+    if place()[1] > 1:
+        dist.all_reduce(values)
+    return values
+
+
+class _Loss(nn.Module):
+    """The loss of a proxy as a module's forward pass, which DistributedDataParallel needs."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        super().__init__()
+        self.module = proxy.module
+        self._loss = proxy.loss
+
+    def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self._loss(inputs, labels)
+
+
+def shared(proxy: Proxy) -> Proxy:
+    """The proxy with gradients that are averaged over all processes; alone, as it is."""
+    if place()[1] == 1:
+        return proxy
+    devices = None if proxy.device.type == "cpu" else [proxy.device]
+    loss = DistributedDataParallel(_Loss(proxy), device_ids=devices)
+    return dataclasses.replace(proxy, loss=loss)

@@ -1,0 +1,104 @@
+"""Several processes share a training; with gloo on a CPU, as NCCL would on GPUs."""
+
+import dataclasses
+import multiprocessing
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from bimix_tune.errors import DivergedError, TrainingError
+from bimix_tune.mixture import Mixture
+from bimix_tune.training.base import described
+from bimix_tune.training.llama import LlamaTrainer
+
+MIXTURE = Mixture(("ab", "cd", "mixed"), [0.5, 0.3, 0.2])
+
+
+def llama(corpus: Path, **options: object) -> LlamaTrainer:
+    chosen = {"tokens": 3000, "size": "0.1M", "sequence_length": 16, "batch_tokens": 112}
+    return LlamaTrainer(corpus=corpus, **{**chosen, "device": "cpu", **options})
+
+
+def test_two_processes_train_what_one_does(corpus: Path, tmp_path: Path) -> None:
+    alone = list(llama(corpus).run(MIXTURE, 3))
+    trainer = llama(corpus, processes=2, save_to=tmp_path)
+    together = list(trainer.run(MIXTURE, 3))
+    curves = [{c.tokens: c.losses for c in run if c.losses} for run in (alone, together)]
+    assert curves[0].keys() == curves[1].keys()
+    for tokens, losses in curves[0].items():
+        # bfloat16, where the hardware has it, and another order of sums.
+        assert curves[1][tokens] == pytest.approx(losses, rel=1e-2)
+    assert list(tmp_path.glob("*/model.safetensors"))
+    assert described(trainer) == described(dataclasses.replace(trainer, processes=1))
+
+
+def test_an_error_of_the_training_is_the_error_of_the_group(corpus: Path) -> None:
+    with pytest.raises(DivergedError, match="lower learning_rate"):
+        list(llama(corpus, processes=2, learning_rate=1e30).run(MIXTURE, 0))
+
+
+def test_a_process_that_dies_ends_the_training(corpus: Path) -> None:
+    run = llama(corpus, processes=2, tokens=10**9).run(MIXTURE, 0)
+    next(run)
+    members = multiprocessing.active_children()
+    assert len(members) == 2
+    members[1].kill()
+    with pytest.raises(TrainingError, match="died"):
+        list(run)
+    assert not any(member.is_alive() for member in members)
+
+
+def test_closing_a_run_ends_its_processes(corpus: Path) -> None:
+    run = llama(corpus, processes=2, tokens=10**9).run(MIXTURE, 0)
+    next(run)
+    members = multiprocessing.active_children()
+    run.close()
+    assert len(members) == 2
+    assert not any(member.is_alive() for member in members)
+
+
+MEMBER = """
+    import sys
+    import numpy as np, torch, torch.distributed as dist
+    from bimix_tune.training.cross_entropy import IGNORED
+    from bimix_tune.training.model import Llama
+    from bimix_tune.training.parallel import own_rows, shared, summed
+    from bimix_tune.training.sizes import Shape
+    from bimix_tune.training.step import Proxy
+
+    rank = int(sys.argv[1])
+    dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
+
+    def proxy():
+        module = Llama(Shape(2, 32, 2, 48), 64)
+        module.initialise(torch.Generator().manual_seed(0))
+        return Proxy(module, module.loss, torch.device("cpu"), 1, {})
+
+    rows = np.random.default_rng(0).integers(64, size=(5, 9))  # one row too many for two
+    whole, parts = proxy(), shared(proxy())
+    whole.loss(*(torch.from_numpy(r.copy()) for r in (rows[:, :-1], rows[:, 1:]))).backward()
+    mine = own_rows(rows[:, :-1], 0), own_rows(rows[:, 1:], IGNORED)
+    loss = parts.loss(*(torch.from_numpy(r.copy()) for r in mine))
+    (2 * loss).backward()
+    for name, parameter in parts.module.named_parameters():
+        wanted = whole.module.get_parameter(name).grad
+        torch.testing.assert_close(parameter.grad, wanted, rtol=1e-5, atol=1e-5)
+    assert mine[0].shape == (3, 8)
+    assert summed(torch.ones(1)).item() == 2.0
+"""
+
+
+def test_gradients_of_shares_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    script = textwrap.dedent(MEMBER)
+    meeting = f"file://{tmp_path / 'meeting-point'}"
+    members = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(rank), meeting], stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    errors = [member.communicate(timeout=300)[1] for member in members]
+    assert [member.returncode for member in members] == [0, 0], errors

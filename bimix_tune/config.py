@@ -222,6 +222,11 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
             limits = matched_repetition(stated, options["tokens"], config.search.target_tokens)
             limits = {name: n for name, n in limits.items() if name in space.names}
             options.setdefault("unique_tokens", limits)
+            if limits:
+                say(
+                    f"text of {', '.join(limits)} repeats in the proxies as it will in "
+                    f"{config.search.target_tokens:,} tokens"
+                )
     trainer = load_trainer(kind, **options)
     if corpus is not None and isinstance(trainer, TorchTrainer):
         corpus.require(trainer.steps().sequence_length)  # before a run fails of it

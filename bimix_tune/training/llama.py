@@ -13,7 +13,7 @@ from bimix_tune.training.torch_trainer import TorchTrainer
 if TYPE_CHECKING:
     import torch
 
-    from bimix_tune.training.loop import Proxy
+    from bimix_tune.training.step import Proxy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,8 @@ class LlamaTrainer(TorchTrainer):
         import torch
 
         from bimix_tune.training.device import compute_dtype
-        from bimix_tune.training.loop import Proxy
         from bimix_tune.training.model import Llama
+        from bimix_tune.training.step import Proxy
 
         shape, dtype = shape_of(self.size), compute_dtype(device)
         module = Llama(shape, corpus.vocab_size, dtype)

@@ -11,11 +11,8 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from bimix_tune.corpus import Corpus
 from bimix_tune.curves import BITS_PER_BYTE
@@ -23,23 +20,14 @@ from bimix_tune.errors import DivergedError
 from bimix_tune.mixture import Mixture
 from bimix_tune.training.average import Average
 from bimix_tune.training.base import Checkpoint
-from bimix_tune.training.cross_entropy import IGNORED
-from bimix_tune.training.evaluate import Evaluator, Loss, affordable_tokens
+from bimix_tune.training.evaluate import Evaluator, affordable_tokens
 from bimix_tune.training.mixing import MixedReader
 from bimix_tune.training.schedule import Steps
 from bimix_tune.training.state import State, StateFile, restore, tensors_of
+from bimix_tune.training.step import Proxy, Stepper
 
 SIGN_OF_LIFE = 1.0
 """Seconds between checkpoints without losses."""
-BETAS = (0.9, 0.95)
-WEIGHT_DECAY = 0.1
-CLIP = 1.0
-"""AdamW's moments and decay, and the largest gradient norm: GPT-3 (Brown et al. 2020, app. B)."""
-CPU_MICRO_BATCH = 2048
-"""Tokens at once on a CPU: what fits its caches (1k to 4k were fastest on a 2 MiB L2)."""
-GPU_ACTIVATIONS = 8 * 2**30
-"""Bytes that the activations of one pass may take on a GPU: enough to fill it, and a fixed number
-so that results do not depend on what else is on the device."""
 
 
 @dataclass(frozen=True)
@@ -63,25 +51,6 @@ class Recipe:
     targets: tuple[str, ...]
     unit: str
     unique_tokens: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Proxy:
-    """A model ready to train.
-
-    Args:
-        module: Holds the parameters, float32, on the device.
-        loss: From inputs and labels, (B, S) each, to the cross-entropy summed over all tokens.
-        device: Where it is.
-        token_bytes: About how much memory the activations of one token take in training.
-        notes: What to record about the model.
-    """
-
-    module: nn.Module
-    loss: Loss
-    device: torch.device
-    token_bytes: int
-    notes: Mapping[str, str | float | int]
 
 
 class Training:
@@ -120,7 +89,7 @@ class Training:
             recipe.unique_tokens,
         )
         self._evaluations = steps.evaluations(recipe.checkpoints)
-        self._micro_batch = micro_batch(steps, proxy)
+        self._stepper = Stepper(proxy, steps, recipe.learning_rate)
         self._early, self._last = (
             Evaluator(
                 {name: corpus.tokens(name, "valid") for name in recipe.targets},
@@ -128,13 +97,12 @@ class Training:
                 tokens,
                 {name: unit_factor(corpus, name, recipe.unit) for name in recipe.targets},
                 proxy.device,
-                self._micro_batch,
+                self._stepper.micro_batch,
             )
             for tokens in affordable_tokens(
                 recipe.evaluation_tokens, steps.tokens, len(recipe.targets), len(self._evaluations)
             )
         )
-        self._optimiser = optimiser(proxy, recipe.learning_rate)
         self._average: Average | None = Average(proxy.module.parameters())
         self._done, self._curve = 0, list[Checkpoint]()
         self._seconds = {"evaluation": 0.0, "saving": 0.0}
@@ -178,24 +146,9 @@ class Training:
 
     def _step(self, step: int) -> torch.Tensor:
         """One optimiser step; returns the mean loss, still on the device."""
-        steps, device = self._recipe.steps, self._proxy.device
+        steps = self._recipe.steps
         tokens = steps.seen(step + 1) - steps.seen(step)
-        batch = self._reader.batch(-(-tokens // steps.sequence_length))
-        inputs, labels = batch[:, :-1], batch[:, 1:].copy()
-        labels.reshape(-1)[tokens:] = IGNORED
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._recipe.learning_rate * steps.factor(step)
-        self._optimiser.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=device)
-        for at in range(0, len(batch), self._micro_batch):
-            part = slice(at, at + self._micro_batch)
-            x, y = (as_tensor(a[part], device) for a in (inputs, labels))
-            loss = self._proxy.loss(x, y) / tokens
-            loss.backward()
-            total += loss.detach()
-        torch.nn.utils.clip_grad_norm_(self._proxy.module.parameters(), CLIP)
-        self._optimiser.step()
-        return total
+        return self._stepper(step, self._reader.batch(-(-tokens // steps.sequence_length)))
 
     def _average_weights(self) -> None:
         """Keep the average up to the last evaluation of the constant part, its last use."""
@@ -245,7 +198,7 @@ class Training:
     def _save(self, file: StateFile) -> None:
         with self._timed("saving"):
             average = self._average.values if self._average else None
-            tensors = tensors_of(self._proxy.module, self._optimiser, average)
+            tensors = tensors_of(self._proxy.module, self._stepper.optimiser, average)
             seconds = {"all": self._elapsed, **self._seconds}
             curve, position = tuple(self._curve), self._reader.position()
             file.write(State(self._done, position, curve, seconds, tensors))
@@ -258,7 +211,7 @@ class Training:
         average = self._average if state.step <= self._last_early else None
         values = average.values if average else None
         try:
-            restore(state.tensors, self._proxy.module, self._optimiser, values)
+            restore(state.tensors, self._proxy.module, self._stepper.optimiser, values)
         except ValueError as error:
             self._file.ignore(error)
             return
@@ -274,34 +227,6 @@ class Training:
                 f"{what} became {loss} after {self._recipe.steps.seen(step)} tokens on "
                 f"{self._mixture!r}: lower learning_rate (now {self._recipe.learning_rate:.3g})"
             )
-
-
-def as_tensor(rows: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) -> torch.Tensor:
-    """Rows of tokens on the device; the copy to a GPU overlaps with computing."""
-    tensor = torch.from_numpy(np.ascontiguousarray(rows))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-def optimiser(proxy: Proxy, learning_rate: float) -> torch.optim.Optimizer:
-    """Fused AdamW that decays matrices and leaves vectors (norms, biases) alone."""
-    parameters = [p for p in proxy.module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=learning_rate, betas=BETAS, fused=True
-    )
-
-
-def micro_batch(steps: Steps, proxy: Proxy) -> int:
-    """Sequences to push through the model at once."""
-    tokens = CPU_MICRO_BATCH
-    if proxy.device.type != "cpu":
-        tokens = GPU_ACTIVATIONS // proxy.token_bytes
-    return max(1, min(steps.batch, tokens // steps.sequence_length))
 
 
 def unit_factor(corpus: Corpus, name: str, unit: str) -> float:

@@ -25,8 +25,9 @@ from bimix_tune.training.sizes import Defaults
 if TYPE_CHECKING:
     import torch
 
-    from bimix_tune.training.loop import Proxy, Recipe
+    from bimix_tune.training.loop import Recipe
     from bimix_tune.training.state import StateFile
+    from bimix_tune.training.step import Proxy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,11 @@ class TorchTrainer(ABC):
         return Steps(self.tokens, length, max(1, round(batch)))
 
     def run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
-        """Train from scratch; see `bimix_tune.training.base.Trainer.run`."""
+        """Train; see `bimix_tune.training.base.Trainer.run`.
+
+        Where ``states`` holds the state of this very run, its checkpoints with losses come again,
+        and it goes on from there: on a CPU to the last bit as if it had never stopped.
+        """
         from bimix_tune.training.device import choose_device, memory_errors, one_thread
         from bimix_tune.training.loop import Training
 

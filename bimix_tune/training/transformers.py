@@ -22,7 +22,7 @@ from bimix_tune.training.torch_trainer import TorchTrainer
 if TYPE_CHECKING:
     import torch
 
-    from bimix_tune.training.loop import Proxy
+    from bimix_tune.training.step import Proxy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class TransformersTrainer(TorchTrainer):
 
         from bimix_tune.training.cross_entropy import summed_cross_entropy
         from bimix_tune.training.device import compute_dtype
-        from bimix_tune.training.loop import Proxy
+        from bimix_tune.training.step import Proxy
 
         config = copy.deepcopy(self._configuration)
         with torch.random.fork_rng(devices=[]):

@@ -24,8 +24,8 @@ from bimix_tune.errors import (
 from bimix_tune.mixture import Mixture
 from bimix_tune.training.device import choose_device, compute_dtype, memory_errors
 from bimix_tune.training.llama import LlamaTrainer
-from bimix_tune.training.loop import CPU_MICRO_BATCH, Proxy, micro_batch
 from bimix_tune.training.schedule import Steps
+from bimix_tune.training.step import CPU_MICRO_BATCH, Proxy, micro_batch
 from bimix_tune.training.transformers import TransformersTrainer
 
 DOMAINS = ("ab", "cd", "mixed")
@@ -79,7 +79,7 @@ def test_evaluation_does_not_touch_training(corpus: Path) -> None:
 def test_micro_batches_add_up(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bimix_tune.training.device.compute_dtype", lambda d: torch.float32)
     whole = final(llama(corpus))
-    monkeypatch.setattr("bimix_tune.training.loop.CPU_MICRO_BATCH", 48)
+    monkeypatch.setattr("bimix_tune.training.step.CPU_MICRO_BATCH", 48)
     assert final(llama(corpus)) == pytest.approx(whole, rel=1e-4)
 
 

@@ -1,0 +1,117 @@
+"""One optimiser step of a proxy: micro batches, gradients, clipping, AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bimix_tune.training.cross_entropy import IGNORED
+from bimix_tune.training.evaluate import Loss
+from bimix_tune.training.schedule import Steps
+
+BETAS = (0.9, 0.95)
+WEIGHT_DECAY = 0.1
+CLIP = 1.0
+"""AdamW's moments and decay, and the largest gradient norm: GPT-3 (Brown et al. 2020, app. B)."""
+CPU_MICRO_BATCH = 2048
+"""Tokens at once on a CPU: what fits its caches (1k to 4k were fastest on a 2 MiB L2)."""
+GPU_ACTIVATIONS = 8 * 2**30
+"""Bytes that the activations of one pass may take on a GPU: enough to fill it, and a fixed number
+so that results do not depend on what else is on the device."""
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A model ready to train.
+
+    Args:
+        module: Holds the parameters, float32, on the device.
+        loss: From inputs and labels, (B, S) each, to the cross-entropy summed over all tokens.
+        device: Where it is.
+        token_bytes: About how much memory the activations of one token take in training.
+        notes: What to record about the model.
+    """
+
+    module: nn.Module
+    loss: Loss
+    device: torch.device
+    token_bytes: int
+    notes: Mapping[str, str | float | int]
+
+
+class Stepper:
+    """Makes the optimiser steps of one run.
+
+    Args:
+        proxy: The model; its parameters change in place.
+        steps: Sequence length, batch and schedule.
+        learning_rate: Peak.
+    """
+
+    def __init__(self, proxy: Proxy, steps: Steps, learning_rate: float) -> None:
+        self.micro_batch = micro_batch(steps, proxy)
+        """Sequences that go through the model at once."""
+        self.optimiser = optimiser(proxy, learning_rate)
+        self._proxy, self._steps, self._peak = proxy, steps, learning_rate
+
+    def __call__(self, step: int, batch: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor:
+        """Train on a batch.
+
+        Args:
+            step: Number of the step, from 0.
+            batch: Windows of tokens, (B, S + 1); of the last step's, what is beyond the budget
+                is ignored.
+
+        Returns:
+            Mean loss in nats per token, still on the device.
+        """
+        steps, device = self._steps, self._proxy.device
+        tokens = steps.seen(step + 1) - steps.seen(step)
+        inputs, labels = batch[:, :-1], batch[:, 1:].copy()
+        labels.reshape(-1)[tokens:] = IGNORED
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._peak * steps.factor(step)
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=device)
+        for at in range(0, len(batch), self.micro_batch):
+            part = slice(at, at + self.micro_batch)
+            x, y = (as_tensor(a[part], device) for a in (inputs, labels))
+            loss = self._proxy.loss(x, y) / tokens
+            loss.backward()
+            total += loss.detach()
+        torch.nn.utils.clip_grad_norm_(self._proxy.module.parameters(), CLIP)
+        self.optimiser.step()
+        return total
+
+
+def as_tensor(rows: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) -> torch.Tensor:
+    """Rows of tokens on the device; the copy to a GPU overlaps with computing."""
+    tensor = torch.from_numpy(np.ascontiguousarray(rows))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def optimiser(proxy: Proxy, learning_rate: float) -> torch.optim.Optimizer:
+    """Fused AdamW that decays matrices and leaves vectors (norms, biases) alone."""
+    parameters = [p for p in proxy.module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=learning_rate, betas=BETAS, fused=True
+    )
+
+
+def micro_batch(steps: Steps, proxy: Proxy) -> int:
+    """Sequences to push through the model at once."""
+    tokens = CPU_MICRO_BATCH
+    if proxy.device.type != "cpu":
+        tokens = GPU_ACTIVATIONS // proxy.token_bytes
+    return max(1, min(steps.batch, tokens // steps.sequence_length))

@@ -301,6 +301,7 @@ def test_a_kill_in_the_middle_of_saving_loses_one_step(corpus: Path, tmp_path: P
     assert min(c.tokens for c in checkpoints if c.tokens and not c.losses) == 5 * 160
     expected = curve(make("llama", corpus, tmp_path))
     assert [(c.tokens, dict(c.losses), c.decayed) for c in checkpoints if c.losses] == expected
+    assert list(trainer.states.iterdir()) == []
 
 
 def test_a_state_takes_16_bytes_a_parameter(corpus: Path, tmp_path: Path) -> None:

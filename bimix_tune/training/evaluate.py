@@ -20,8 +20,8 @@ CPU core where both run as they are written, and a compiled training step is fas
 EVALUATION_SHARE = 0.08
 """Greatest share of a run's time that evaluations may take; saving may take another hundredth.
 Less would be false economy: after 300k tokens of 0.4M parameters, reading 2560 tokens of each of 7
-targets blurs the mean difference of two mixtures by 0.02 to 0.03 bits per byte, more than the two
-seeds do (0.012), and 10k tokens by half of that."""
+targets blurs the mean difference of two mixtures by 0.02 to 0.03 bits per byte (10k: half of that),
+where the noise of a seed is 0.012."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From inputs and labels, (B, S) each, to the cross-entropy in nats, summed over all tokens."""

@@ -128,7 +128,7 @@ class Training:
             losses,
             decayed=last,
             seconds=time.monotonic() - self._began,
-            notes=epochs if last else {},
+            notes={**self._proxy.notes, **epochs} if last else {},
         )
 
     def _check(self, loss: float, step: int, what: str) -> None:

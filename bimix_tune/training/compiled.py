@@ -92,7 +92,7 @@ class SwitchingLoss:
             self._load(unit)
             return
         seconds = time.monotonic() - self._began
-        if seconds < WATCH:
+        if self._done == 0 or seconds < WATCH:
             return
         left = seconds / self._done * (self._calls - self._done)
         result = outcome(unit) if left > WORTH_LOADING else None

@@ -144,7 +144,8 @@ class TorchTrainer(ABC):
         """Train; see `bimix_tune.training.base.Trainer.run`.
 
         Where ``states`` holds the state of this very run, its checkpoints with losses come again,
-        and it goes on from there: on a CPU to the last bit as if it had never stopped.
+        and it goes on from there: on a CPU to the last bit as if it had never stopped, unless only
+        one of the two went on with a compiled step.
         """
         from bimix_tune.training.device import choose_device, memory_errors, one_thread
         from bimix_tune.training.loop import Training

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-FORWARD_COST = 0.5
-"""Time of evaluating a token over that of training on one, at most: 0.31 to 0.44 were measured on a
-CPU core where both run as they are written, and a compiled training step is faster than that."""
+FORWARD_COST = 0.6
+"""Time of evaluating a token over that of training on one, at most: 0.31 to 0.50 were measured on a
+CPU core where both run as they are written, and a compiled step is a quarter faster than that."""
 EVALUATION_SHARE = 0.08
 """Greatest share of a run's time that evaluations may take; saving may take another hundredth.
 Less would be false economy: after 300k tokens of 0.4M parameters, reading 2560 tokens of each of 7

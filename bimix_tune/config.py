@@ -218,10 +218,10 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
     if kind in CORPUS_TRAINERS:
         options.setdefault("targets", space.target_names)
         options.setdefault("states", str(folder / "states"))
-        if stated is not None and config.search.target_tokens and options.get("tokens"):
-            limits = matched_repetition(stated, options["tokens"], config.search.target_tokens)
-            limits = {name: n for name, n in limits.items() if name in space.names}
+        limits = _unique_tokens(stated, corpus, options.get("tokens"), config.search.target_tokens)
+        if limits:
             options.setdefault("unique_tokens", limits)
+            say(f"the text of {', '.join(limits)} repeats as it will at the target token count")
     trainer = load_trainer(kind, **options)
     if corpus is not None and isinstance(trainer, TorchTrainer):
         corpus.require(trainer.steps().sequence_length)  # before a run fails of it
@@ -279,6 +279,19 @@ def _space(stated: SearchSpace | None, corpus: Corpus | None, say: Say) -> Searc
     if corpus is None:
         raise ConfigError("key `space` is needed: this trainer has no corpus to take it from")
     return SearchSpace(corpus.domains(), source="all domains of the corpus")
+
+
+def _unique_tokens(
+    stated: SearchSpace | None, corpus: Corpus | None, tokens: int | None, target: int | None
+) -> dict[str, int]:
+    """Domains of which proxies must read less than the corpus has, so that its text repeats as it
+    will at the target scale. Where the space states no tokens, the corpus may be a sample."""
+    if stated is None or corpus is None or tokens is None or target is None:
+        return {}
+    limits = matched_repetition(stated, tokens, target)
+    return {
+        n: limit for n, limit in limits.items() if n in corpus.names and limit < corpus.count(n)
+    }
 
 
 def _matched(space: SearchSpace, corpus: Corpus, say: Say) -> SearchSpace:

@@ -184,12 +184,15 @@ def test_text_repeats_as_often_as_the_space_says_it_will(folder):
     text = RUN.format(cache=folder / "cache") + (
         "space: {domains: [{name: fruit, tokens: 3M}, tools]}\nfolder: somewhere\n"
     )
-    path = write(folder, text + "search: {target_tokens: 6M}\n")
-    trainer = prepare(load_config(path), path, lambda message: None).trainer
-    assert trainer.unique_tokens == {"fruit": 10_000}  # tools: the corpus may be a sample
+    path = write(folder, text + "search: {target_tokens: 60M}\n")
+    said = []
+    trainer = prepare(load_config(path), path, said.append).trainer
+    assert trainer.unique_tokens == {"fruit": 1000}  # tools: the corpus may be a sample
+    assert any("text of fruit repeats" in message for message in said)
     assert trainer.states == Path("somewhere/states").absolute()
-    path = write(folder, text)
-    assert prepare(load_config(path), path, lambda message: None).trainer.unique_tokens is None
+    for search in ("", "search: {target_tokens: 100k}\n"):  # all of 3M is less than once
+        path = write(folder, text + search)
+        assert prepare(load_config(path), path, lambda message: None).trainer.unique_tokens is None
 
 
 def test_whole_numbers_may_have_suffixes(tmp_path):

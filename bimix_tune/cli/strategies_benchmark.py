@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,7 @@ from bimix_tune.benchmark.swarms import DataSet
 from bimix_tune.cli.display import counting
 from bimix_tune.config import load_config, prepare
 from bimix_tune.errors import MissingExtraError
+from bimix_tune.training.torch_trainer import TorchTrainer
 
 console = Console(highlight=False, markup=False, emoji=False)
 OUTPUT = Path("runs/benchmark-strategies")
@@ -126,7 +128,10 @@ def _training(file: Path, data: list[DataSet], output: Path) -> Training:
         pool = Pool.of(swarms[0], data[0].name, "mean")
     else:
         pool = Pool.of(starter_swarm(), "starter", "mean")
-    return Training.of(pool, plan.trainer, output / "judgements", TRAINING)
+    trainer = plan.trainer
+    if isinstance(trainer, TorchTrainer):  # no match goes on from where another one stopped a run
+        trainer = dataclasses.replace(trainer, states=None)
+    return Training.of(pool, trainer, output / "judgements", TRAINING)
 
 
 def _describe(problems: list[Problem]) -> None:

@@ -286,10 +286,10 @@ class _Loop:
         """The search proper: baselines first, then what the sampler proposes."""
         self.total = trials
         self.changed(certainly=True)
-        first = [(label, mixture, self.seed) for label, mixture in baselines.items()]
-        again = [(*run[:2], self.seed + REPEAT_SEED) for run in first[:repeats]]
-        for label, mixture, seed in [*first, *again][:trials]:
-            ledger.enqueue(self.study, mixture, BASELINE, label, seed)
+        first = [(mixture, BASELINE, label, self.seed) for label, mixture in baselines.items()]
+        again = [(*run[:3], self.seed + REPEAT_SEED) for run in first[:repeats]]
+        for run in [*first, *again][:trials]:
+            ledger.enqueue(self.study, *run)
         self.driver.run(lambda: self.wants_more(trials), self.seed)
         early = ledger.used_trials(self.study) < trials
         gain = f"all further runs together promise {self.gain[1]:.2g}, less than {self.worth}"

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bimix_tune.corpus import Corpus
+from bimix_tune.errors import ConfigError
 from bimix_tune.training.sizes import Defaults, default_recipe, shape_of
 from bimix_tune.training.torch_trainer import TorchTrainer
+
+COMPILE = ("auto", "never", "always")
 
 if TYPE_CHECKING:
     import torch
@@ -23,13 +26,22 @@ class LlamaTrainer(TorchTrainer):
     Args:
         size: Parameters of the layers, ``"0.1M"`` to ``"1B"``; everything else has a default
             that follows from it and the budget. See `bimix_tune.training.sizes`.
+        compile: ``"auto"`` goes on with a compiled step where the run is long enough to gain
+            from it, ``"always"`` compiles before the first step, ``"never"`` compiles nothing.
+            Compiled and eager steps differ by rounding only; for runs that are equal to the
+            last bit choose one of the last two. See `bimix_tune.training.compiled`.
 
     The other options are those of `TorchTrainer`.
     """
 
     size: str = "1M"
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.compile not in COMPILE:
+            raise ConfigError(
+                f"compile must be one of {', '.join(COMPILE)}, but got {self.compile!r}"
+            )
         shape_of(self.size)
         super().__post_init__()
 
@@ -39,21 +51,25 @@ class LlamaTrainer(TorchTrainer):
     def build(self, corpus: Corpus, seed: int, device: torch.device) -> Proxy:
         import torch
 
+        from bimix_tune.training.compiled import SwitchingLoss
         from bimix_tune.training.device import compute_dtype
         from bimix_tune.training.model import Llama
-        from bimix_tune.training.step import Proxy
+        from bimix_tune.training.step import Proxy, passes
 
         shape, dtype = shape_of(self.size), compute_dtype(device)
         module = Llama(shape, corpus.vocab_size, dtype)
         module.initialise(torch.Generator().manual_seed(seed))
-        notes = {
+        notes: dict[str, str | float | int] = {
             "parameters": sum(p.numel() for p in module.parameters()),
             "device": str(device),
             "dtype": str(dtype).removeprefix("torch."),
         }
         module.to(device)
-        bytes_per_token = shape.token_bytes(corpus.vocab_size)
-        return Proxy(module, module.loss, device, bytes_per_token, notes)
+        # Logits count for nothing: there are never more than `cross_entropy.LOGIT_BYTES` of them.
+        token_bytes = shape.token_bytes(vocabulary=0)
+        calls = passes(self.steps(), device, token_bytes)
+        loss = SwitchingLoss(module, self.compile, calls, notes)
+        return Proxy(module, loss, device, token_bytes, notes)
 
     def save(self, proxy: Proxy, corpus: Corpus, folder: Path) -> None:
         proxy.module.save(folder, self.steps().sequence_length, corpus.end_token)

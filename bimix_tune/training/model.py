@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bimix_tune.training.cross_entropy import summed_cross_entropy
+from bimix_tune.training.cross_entropy import linear_cross_entropy
 from bimix_tune.training.parametrisation import initial_sd
 from bimix_tune.training.sizes import Shape
 
@@ -48,9 +48,15 @@ class RMSNorm(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding in Llama's layout: halves of a head are the pairs."""
+    """Rotary position embedding in Llama's layout: halves of a head are the pairs.
+
+    Args:
+        x: (..., S, head).
+        cos: Cosines, (S, head).
+        sin: Sines, those of the first half negative, (S, head).
+    """
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return x * cos + torch.cat((second, first), dim=-1) * sin
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -80,10 +86,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         batch, length, width = x.shape
         qkv = joint_linear(x, self.q_proj, self.k_proj, self.v_proj)
-        # (B, S, 3, heads, head) -> (3, B, heads, S, head); query and key turn together.
-        qkv = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = rotate(qkv[:2], cos, sin)
-        mixed = attend(q, k, qkv[2]).transpose(1, 2).reshape(batch, length, width)
+        q, k, v = (
+            part.view(batch, length, self.heads, -1).transpose(1, 2) for part in qkv.chunk(3, -1)
+        )
+        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
         return joint_linear(mixed, self.o_proj)
 
 
@@ -160,22 +167,33 @@ class Llama(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of the next token, (B, S) -> (B, S, V), in the type of the products."""
-        cos, sin = self._angles(tokens.shape[1], tokens.device)
+        hidden = self.hidden(tokens, *self.angles(tokens))
+        return joint_linear(hidden, self.lm_head).view(*tokens.shape, -1)
+
+    def hidden(self, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """What the output layer sees, (B, S) -> (B * S, width)."""
         x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.dtype)
         for block in self.model.layers:
             x = block(x, cos, sin)
-        return joint_linear(self.model.norm(x), self.lm_head)
+        normed: Tensor = self.model.norm(x).flatten(0, 1)
+        return normed
 
     def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy in nats, summed over all tokens; inputs and labels (B, S)."""
-        return summed_cross_entropy(self(inputs).flatten(0, 1), labels.flatten())
+        return self.loss_with_angles(inputs, labels, *self.angles(inputs))
 
-    def _angles(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of the rotary angles, (S, head) each."""
-        head = self.shape.width // self.shape.heads
+    def loss_with_angles(self, inputs: Tensor, labels: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """`loss` without the angles, which a compiler would compute anew for every head."""
+        x = self.hidden(inputs, cos, sin)
+        return linear_cross_entropy(x, self.lm_head.weight, labels.flatten())
+
+    def angles(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the rotary angles of (B, S) tokens, (S, head) each; see `rotate`."""
+        head, length, device = self.shape.width // self.shape.heads, tokens.shape[1], tokens.device
         speeds = ROPE_BASE ** (-torch.arange(0, head, 2, device=device).float() / head)
-        angles = torch.outer(torch.arange(length, device=device).float(), speeds).repeat(1, 2)
-        return angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        angles = torch.outer(torch.arange(length, device=device).float(), speeds)
+        cos, sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
     def config(self, length: int, end_token: int) -> dict[str, Any]:
         """The configuration under which transformers loads the weights."""

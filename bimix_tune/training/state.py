@@ -164,9 +164,10 @@ class StateFile:
         logger.warning("the state in %s is not used, the run begins again: %s", self.path, reason)
 
     def delete(self) -> None:
-        """Remove the file, if it is there."""
+        """Remove the file, and what a process that was killed while writing it left."""
         try:
-            self.path.unlink(missing_ok=True)
+            for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*")):
+                path.unlink(missing_ok=True)
         except OSError as error:
             logger.warning("the state %s of a run that has ended stays: %s", self.path, error)
 

@@ -16,6 +16,8 @@ from bimix_tune.training.parallel import own_rows, place, shared, summed
 from bimix_tune.training.parametrisation import parameter_groups
 from bimix_tune.training.schedule import Steps
 
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+"""Sequences of tokens, (B, S)."""
 BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.1
 CLIP = 1.0
@@ -36,7 +38,7 @@ class Proxy:
         loss: From inputs and labels, (B, S) each, to the cross-entropy summed over all tokens.
         device: Where it is.
         token_bytes: About how much memory the activations of one token take in training.
-        notes: What to record about the model.
+        notes: What to record about the model; they may change while it trains.
     """
 
     module: nn.Module
@@ -56,13 +58,13 @@ class Stepper:
     """
 
     def __init__(self, proxy: Proxy, steps: Steps, learning_rate: float) -> None:
-        self.micro_batch = micro_batch(steps, proxy)
+        self.micro_batch = micro_batch(steps, proxy.device, proxy.token_bytes)
         """Sequences that go through the model at once."""
         self.optimiser = optimiser(proxy, learning_rate)
         self._proxy, self._steps, self._peak = shared(proxy), steps, learning_rate
         self._processes = place()[1]
 
-    def __call__(self, step: int, batch: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor:
+    def __call__(self, step: int, batch: Rows) -> torch.Tensor:
         """Train on a batch.
 
         Args:
@@ -84,7 +86,10 @@ class Stepper:
         total = torch.zeros((), device=device)
         for at in range(0, len(inputs), self.micro_batch):
             part = slice(at, at + self.micro_batch)
-            x, y = (as_tensor(a[part], device) for a in (inputs, labels))
+            x, y = (
+                as_tensor(padded(array[part], self.micro_batch, filler), device)
+                for array, filler in ((inputs, 0), (labels, IGNORED))
+            )
             loss = self._proxy.loss(x, y) / tokens
             (loss * self._processes).backward()  # their gradients are averaged, not summed
             total += loss.detach()
@@ -93,7 +98,16 @@ class Stepper:
         return summed(total)
 
 
-def as_tensor(rows: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) -> torch.Tensor:
+def padded(rows: Rows, count: int, filler: int) -> Rows:
+    """Rows with rows of a filler behind, (count, S): all micro batches have one shape.
+
+    A compiled loss and a CUDA graph know one shape only.
+    """
+    missing = [(0, count - len(rows)), (0, 0)]
+    return np.pad(rows, missing, constant_values=filler) if len(rows) < count else rows
+
+
+def as_tensor(rows: Rows, device: torch.device) -> torch.Tensor:
     """Rows of tokens on the device; the copy to a GPU overlaps with computing."""
     tensor = torch.from_numpy(np.ascontiguousarray(rows))
     if device.type == "cuda":
@@ -107,9 +121,26 @@ def optimiser(proxy: Proxy, learning_rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, fused=True)
 
 
-def micro_batch(steps: Steps, proxy: Proxy) -> int:
-    """Sequences to push through the model at once."""
-    tokens = CPU_MICRO_BATCH
-    if proxy.device.type != "cpu":
-        tokens = GPU_ACTIVATIONS // proxy.token_bytes
-    return max(1, min(-(-steps.batch // place()[1]), tokens // steps.sequence_length))
+def micro_batch(steps: Steps, device: torch.device, token_bytes: int) -> int:
+    """Sequences to push through the model at once: equal parts of a process's rows that fit.
+
+    Args:
+        steps: Sequence length and batch.
+        device: Where the model is.
+        token_bytes: About how much memory the activations of one token take in training.
+    """
+    tokens = CPU_MICRO_BATCH if device.type == "cpu" else GPU_ACTIVATIONS // token_bytes
+    rows = rows_of(steps)
+    limit = max(1, min(rows, tokens // steps.sequence_length))
+    parts = -(-rows // limit)
+    return -(-rows // parts)
+
+
+def passes(steps: Steps, device: torch.device, token_bytes: int) -> int:
+    """How many micro batches a run has in this process, at most."""
+    return steps.count * -(-rows_of(steps) // micro_batch(steps, device, token_bytes))
+
+
+def rows_of(steps: Steps) -> int:
+    """Sequences of a step that fall to each process."""
+    return -(-steps.batch // place()[1])

@@ -143,7 +143,12 @@ class TorchTrainer(ABC):
         return Steps(self.tokens, length, max(1, round(batch)))
 
     def run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
-        """Train from scratch; see `bimix_tune.training.base.Trainer.run`."""
+        """Train; see `bimix_tune.training.base.Trainer.run`.
+
+        Where ``states`` holds the state of this very run, its checkpoints with losses come again,
+        and it goes on from there: on a CPU to the last bit as if it had never stopped, unless only
+        one of the two went on with a compiled step.
+        """
         if self.processes > 1:
             from bimix_tune.training.group import run_group
 

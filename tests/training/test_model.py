@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bimix_tune.training import cross_entropy
 from bimix_tune.training import model as lean
-from bimix_tune.training.cross_entropy import summed_cross_entropy
+from bimix_tune.training.cross_entropy import linear_cross_entropy, summed_cross_entropy
 from bimix_tune.training.sizes import Shape
 
 GENERATOR = torch.Generator().manual_seed(2)
@@ -98,3 +99,38 @@ def test_cross_entropy_and_gradient_equal_pytorch() -> None:
     assert a.item() == pytest.approx(b.item(), rel=1e-6)
     assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
     assert summed_cross_entropy(logits, labels).item() == pytest.approx(b.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [300, 77, 1])
+def test_linear_cross_entropy_in_parts_equals_pytorch(
+    rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_entropy, "LOGIT_BYTES", rows * 50 * dtype.itemsize)
+    x, weight = (torch.randn(n, 16, generator=GENERATOR, dtype=dtype) for n in (300, 50))
+    labels = torch.randint(0, 50, (300,), generator=GENERATOR)
+    labels[::7] = -100
+    ours, theirs = ([t.clone().requires_grad_() for t in (x, weight)] for _ in range(2))
+    a = linear_cross_entropy(*ours, labels)
+    b = torch.nn.functional.cross_entropy(theirs[0] @ theirs[1].t(), labels, reduction="sum")
+    (a / 3).backward()
+    (b / 3).backward()
+    assert a.item() == pytest.approx(b.item(), rel=1e-6)
+    for left, right in zip(ours, theirs, strict=True):
+        assert torch.allclose(left.grad, right.grad, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        assert linear_cross_entropy(x, weight, labels).item() == pytest.approx(b.item(), rel=1e-6)
+
+
+def test_never_more_logits_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, whole = [], cross_entropy.loss_and_gradient
+
+    def watched(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(logits.numel() * logits.element_size())
+        return whole(logits, labels)
+
+    monkeypatch.setattr(cross_entropy, "loss_and_gradient", watched)
+    monkeypatch.setattr(cross_entropy, "LOGIT_BYTES", 97 * 4 * 7)
+    make().loss(TOKENS, TOKENS.roll(-1, 1)).backward()
+    assert max(seen) == 97 * 4 * 7
+    assert sum(seen) == 97 * 4 * TOKENS.numel()

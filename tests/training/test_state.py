@@ -9,13 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
+import optuna
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from safetensors.torch import load_file
 
+from bimix_tune import Domain, SearchSpace, search
 from bimix_tune.executors.base import Event, Finished, Job, Progress
 from bimix_tune.executors.local import LocalExecutor
+from bimix_tune.loop.closed_loop import SearchState
 from bimix_tune.mixture import Mixture
 from bimix_tune.training import state as state_module
 from bimix_tune.training.base import Checkpoint
@@ -142,6 +145,28 @@ def measured(events: list[Event]) -> list[tuple[int, dict[str, float], bool]]:
     """As `curve`, from events."""
     seen = [e.checkpoint for e in events if isinstance(e, Progress) and e.checkpoint.losses]
     return [(c.tokens, dict(c.losses), c.decayed) for c in seen]
+
+
+def test_a_search_that_is_continued_continues_its_runs(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run under way is queued again with the very same shares, else its state would stay."""
+    monkeypatch.setattr("bimix_tune.loop.closed_loop.MONITOR_SECONDS", 0.0)
+    trainer = make("llama", corpus, tmp_path, states=tmp_path / "states")
+    space = SearchSpace([Domain(name) for name in DOMAINS])
+    options = {"trials": 3, "confirm_seeds": 0, "storage": optuna.storages.InMemoryStorage()}
+
+    def interrupt(state: SearchState) -> None:
+        if any(run.role != "baseline" and run.reported for run in state.running):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(space, trainer, folder=tmp_path / "run", monitor=interrupt, **options)
+    assert len(list(trainer.states.iterdir())) == 1
+    result = search(space, trainer, folder=tmp_path / "run", **options)
+    assert list(trainer.states.iterdir()) == []
+    again = list(trainer.run(result.records[-1].mixture, 0))[-1].losses
+    assert result.records[-1].objective == pytest.approx(sum(again.values()) / 3, rel=1e-12)
 
 
 @pytest.fixture
@@ -276,6 +301,7 @@ def test_a_kill_in_the_middle_of_saving_loses_one_step(corpus: Path, tmp_path: P
     assert min(c.tokens for c in checkpoints if c.tokens and not c.losses) == 5 * 160
     expected = curve(make("llama", corpus, tmp_path))
     assert [(c.tokens, dict(c.losses), c.decayed) for c in checkpoints if c.losses] == expected
+    assert list(trainer.states.iterdir()) == []
 
 
 def test_a_state_takes_16_bytes_a_parameter(corpus: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from bimix_tune.mixture import Mixture
 from bimix_tune.training.device import choose_device, compute_dtype, memory_errors
 from bimix_tune.training.llama import LlamaTrainer
 from bimix_tune.training.schedule import Steps
-from bimix_tune.training.step import CPU_MICRO_BATCH, Proxy, micro_batch
+from bimix_tune.training.step import CPU_MICRO_BATCH, Proxy, micro_batch, passes
 from bimix_tune.training.transformers import TransformersTrainer
 
 DOMAINS = ("ab", "cd", "mixed")
@@ -313,12 +313,15 @@ def test_devices() -> None:
 
 
 def test_micro_batch_follows_the_device() -> None:
-    module = torch.nn.Linear(1, 1)
-    steps = Steps(10**6, 128, 4096)
-    cpu = Proxy(module, module, torch.device("cpu"), 1, {})
-    assert micro_batch(steps, cpu) * 128 == CPU_MICRO_BATCH
-    wide = Proxy(module, module, torch.device("meta"), 2**20, {})
-    assert micro_batch(steps, wide) == 8 * 2**30 // 2**20 // 128
+    steps, cpu, wide = Steps(10**6, 128, 4096), torch.device("cpu"), torch.device("meta")
+    assert micro_batch(steps, cpu, 1) * 128 == CPU_MICRO_BATCH
+    assert micro_batch(steps, wide, 2**20) == 8 * 2**30 // 2**20 // 128
+
+
+def test_micro_batches_of_a_step_are_equal() -> None:
+    cpu = torch.device("cpu")
+    assert micro_batch(Steps(10**6, 128, 24), cpu, 1) == 12
+    assert passes(Steps(10**6, 128, 24), cpu, 1) == 2 * 326
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""One learning rate for proxies of every size: the sweep behind the default.
+r"""One learning rate for proxies of every size: the sweep behind the default.
 
 Trains proxies of several sizes on an even mixture at learning rates a factor 2 apart, and prints
 the mean validation loss of each, by how much each rate misses the best of its size, and where a
@@ -6,11 +6,12 @@ parabola through the best three puts the optimum. The rate is that of the recipe
 parametrisation makes one for every kind of weight: see ``bimix_tune.training.parametrisation``.
 
 Run it with ``python examples/09_one_learning_rate.py`` for a miniature on the text of the Python
-standard library (about ten seconds; needs the extra ``train``). The figures in the documentation
-are those of the starter corpus, made on one core in about half an hour by
+standard library (about ten seconds; needs the extra ``train``), so small that it only shows how.
+The measurement itself takes the starter corpus and a core for seven minutes:
 
     bimix-tune corpus starter
-    python examples/09_one_learning_rate.py --corpus CORPUS --tokens 300k --sizes 0.1M 0.4M 1M 3M
+    python examples/09_one_learning_rate.py --corpus CORPUS --tokens 300k \
+        --sizes 0.1M 0.4M 1M 3M --rates 0.002 0.004 0.008
 """
 
 import argparse
@@ -28,7 +29,7 @@ arguments = argparse.ArgumentParser()
 arguments.add_argument("--corpus", help="folder of a corpus")
 arguments.add_argument("--tokens", default="6k", help="training tokens of a run")
 arguments.add_argument("--sizes", nargs="+", default=["0.1M", "0.2M"])
-arguments.add_argument("--rates", nargs="+", type=float, default=[0.002, 0.004, 0.008])
+arguments.add_argument("--rates", nargs="+", type=float, default=[0.001, 0.002, 0.004])
 arguments.add_argument("--seeds", type=int, default=1, help="runs to average")
 chosen = arguments.parse_args()
 
@@ -41,7 +42,9 @@ def miniature() -> Path:
         (text / f"{name}.txt").write_text(content, encoding="utf-8")
     code = Path(sysconfig.get_path("stdlib")) / "[a-f]*.py"
     sources = {"code": code, "reference": text}
-    return build_corpus(sources, cache="corpora", tokenizer=512, max_bytes_per_domain=300_000).path
+    return build_corpus(
+        sources, cache="corpora", tokenizer=512, max_bytes_per_domain=300_000
+    ).folder
 
 
 def mean_loss(trainer: LlamaTrainer) -> float:

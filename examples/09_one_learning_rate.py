@@ -16,6 +16,7 @@ The measurement itself takes the starter corpus and a core for seven minutes:
 
 import argparse
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -62,18 +63,14 @@ def best_rate(losses: np.ndarray) -> float:
     return float(np.exp(np.clip(-b / (2 * a), *inside))) if a > 0 else chosen.rates[losses.argmin()]
 
 
-folder = chosen.corpus or miniature()
+if len(chosen.rates) < 3:
+    arguments.error("a parabola needs at least three --rates")
+folder, tokens = chosen.corpus or miniature(), parse_count(chosen.tokens, "tokens")
 print(f"mean bits/byte after {chosen.tokens} tokens, and how much above the best of the size")
 print("size  ", *(f"{rate:>16g}" for rate in chosen.rates), "  optimum  default")
 for size in chosen.sizes:
-    losses, default = [], 0.0
-    for rate in chosen.rates:
-        trainer = LlamaTrainer(
-            corpus=folder, size=size, tokens=parse_count(chosen.tokens, "tokens"), checkpoints=1,
-            learning_rate=rate,
-        )  # fmt: skip
-        losses.append(mean_loss(trainer))
-        default = trainer.defaults().learning_rate
-    row = np.array(losses)
+    trainer = LlamaTrainer(corpus=folder, size=size, tokens=tokens, checkpoints=1)
+    row = np.array([mean_loss(replace(trainer, learning_rate=rate)) for rate in chosen.rates])
     cells = (f"{x:8.4f} {x / row.min() - 1:+7.1%}" for x in row)
+    default = trainer.defaults().learning_rate
     print(f"{size:6}", *cells, f"{best_rate(row):9.2g} {default:8.2g}", flush=True)

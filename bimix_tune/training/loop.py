@@ -37,7 +37,7 @@ class Recipe:
 
     Args:
         steps: Budget, sequence length and batch.
-        learning_rate: Peak.
+        learning_rate: Peak, of a matrix 128 wide.
         checkpoints: Evaluations wanted.
         evaluation_tokens: Validation tokens wanted per target.
         targets: Names of validation domains.

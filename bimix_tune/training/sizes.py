@@ -29,9 +29,11 @@ from bimix_tune.quantities import parse_count
 SMALLEST, LARGEST = 1e5, 1e9
 HEAD = 64
 """Width of an attention head: fewer and wider heads are faster, above all on a CPU."""
-HIGHEST_RATE = 4e-3
-"""Best of 2, 4 and 8e-3 for 0.4M and 1M parameters on 0.15 to 0.4M tokens, where the Step Law,
-fitted to far longer runs, asks for more."""
+LEARNING_RATE = 3e-3
+"""Peak at 300k tokens for every size; see `bimix_tune.training.parametrisation` for its unit."""
+HIGHEST_RATE = 6e-3
+"""Reached at 3M tokens, beyond which nothing was measured here. Of published rates for 20 tokens
+a parameter, Cerebras-GPT's is 12e-3 in this unit, and the Step Law's 14 to 19e-3 (30M to 1B)."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,12 @@ def shape_of(size: str) -> Shape:
 def default_recipe(parameters: int, tokens: int) -> Defaults:
     """Sequence length, batch and peak learning rate for a model and a budget.
 
-    With N parameters in the layers and D tokens the batch is ``0.58 D^0.571`` tokens and the
-    learning rate ``1.79 N^-0.713 D^0.307`` (Li et al. 2025, "Predictable Scale: Part I", Step
-    Law), at most `HIGHEST_RATE`. Sequences double in length with every factor 4 in N, from 128
-    tokens at 1M to 2048.
+    The batch is ``0.58 D^0.571`` tokens for a budget of D, and the learning rate grows as
+    ``D^0.307`` (Li et al. 2025, "Predictable Scale: Part I", Step Law, without its dependence on
+    the size) to at most `HIGHEST_RATE`. Sequences double in length with every factor 4 in
+    parameters, from 128 tokens at 1M to 2048.
     """
+    rate = min(HIGHEST_RATE, LEARNING_RATE * (tokens / 300_000) ** 0.307)
     batch = 0.58 * tokens**0.571
-    rate = min(HIGHEST_RATE, 1.79 * parameters**-0.713 * tokens**0.307)
     length = 2 ** min(11, max(7, 7 + round(math.log(parameters / 1e6, 4))))
     return Defaults(length, max(length, round(batch)), rate)

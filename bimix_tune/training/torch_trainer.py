@@ -44,7 +44,9 @@ class TorchTrainer(ABC):
             take more than a tenth of the time.
         sequence_length: Tokens of a sequence; None follows the size.
         batch_tokens: Tokens of an optimiser step; None follows the budget.
-        learning_rate: Peak; None follows size and budget.
+        learning_rate: Peak, one number for all sizes, from which every kind of weight gets its own
+            (see `bimix_tune.training.parametrisation`); None
+            follows the budget.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or any name PyTorch knows.
         processes: Processes that share a run, on a GPU each; see `bimix_tune.training.group`.
         unique_tokens: Training tokens that a run may read of a domain, so that its text repeats

@@ -1,7 +1,8 @@
 """Proxies of any causal-LM architecture that transformers knows, in the common loop.
 
 For searches whose proxies must resemble an architecture other than Llama. Slower than the
-lean Llama, and otherwise the same: mixing, schedule and evaluation are shared code.
+lean Llama, and otherwise the same: mixing, schedule, evaluation and the learning rates of
+`bimix_tune.training.parametrisation` are shared code. Initial weights are the architecture's own.
 """
 
 from __future__ import annotations

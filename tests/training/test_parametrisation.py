@@ -1,12 +1,17 @@
 """One learning rate for all sizes: what a step changes does not depend on width or depth."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from bimix_tune.mixture import Mixture
+from bimix_tune.training.llama import LlamaTrainer
 from bimix_tune.training.model import Llama
 from bimix_tune.training.parametrisation import parameter_groups, rate_factors
-from bimix_tune.training.sizes import Shape
+from bimix_tune.training.sizes import Shape, shape_of
 
 WIDTHS, DEPTHS = (64, 128, 256, 512), (2, 4, 8, 16)
 TOKENS = torch.randint(0, 64, (8, 32), generator=torch.Generator().manual_seed(1))
@@ -127,3 +132,27 @@ def test_any_causal_model_has_rates(kind: str, embedding: str, reads: str, write
     assert {f for n, f in factors.items() if n.endswith(reads)} == {0.5}
     if writes is not None:
         assert {f for n, f in factors.items() if n.endswith(writes)} == {0.25}
+
+
+def test_a_training_step_moves_weights_at_their_rates(corpus: Path, tmp_path: Path) -> None:
+    """Adam's first step is the learning rate in every coordinate that has a gradient."""
+    trainer = LlamaTrainer(
+        corpus=corpus,
+        tokens=160,  # one step
+        size="0.1M",
+        sequence_length=16,
+        batch_tokens=160,
+        learning_rate=1e-3,
+        device="cpu",
+        save_to=tmp_path,
+    )
+    end = list(trainer.run(Mixture(("ab", "mixed"), [0.5, 0.5]), 3))[-1]
+    after = load_file(Path(str(end.notes["weights"]), "model.safetensors"))
+    before = Llama(shape_of("0.1M"), 64)
+    before.initialise(torch.Generator().manual_seed(3))
+    for name, factor in rate_factors(before).items():
+        start = before.get_parameter(name).detach()
+        moved = after[name] - start
+        if start.dim() > 1:  # take back the decay
+            moved += 1e-3 * 0.1 * start
+        assert float(moved.abs().max()) == pytest.approx(1e-3 * factor, rel=0.02), name

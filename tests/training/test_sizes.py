@@ -36,11 +36,12 @@ def test_parameters_are_those_of_the_model() -> None:
     assert shape.parameters == sum(v for n, v in counts.items() if ".layers." in n)
 
 
-def test_step_law() -> None:
-    recipe = default_recipe(10**9, 20 * 10**9)
-    assert recipe.learning_rate == pytest.approx(1.79 * 1e9**-0.713 * 2e10**0.307)
-    assert recipe.batch_tokens == round(0.58 * 2e10**0.571)
-    assert default_recipe(10**5, 10**6).learning_rate == sizes.HIGHEST_RATE
+def test_batch_and_rate_follow_the_budget_and_not_the_size() -> None:
+    small, large = (default_recipe(n, 600_000) for n in (10**5, 10**9))
+    assert small.learning_rate == large.learning_rate == pytest.approx(3e-3 * 2**0.307)
+    assert small.batch_tokens == round(0.58 * 6e5**0.571)
+    assert default_recipe(10**9, 20 * 10**9).batch_tokens == round(0.58 * 2e10**0.571)
+    assert default_recipe(10**5, 10**9).learning_rate == sizes.HIGHEST_RATE
     assert default_recipe(10**5, 1).batch_tokens == 128
 
 

@@ -20,6 +20,7 @@ import platform
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -124,16 +125,18 @@ class Compilation:
         parameters = list(module.parameters())
         device = parameters[0].device
         tokens = torch.zeros(self.batch, self.length, dtype=torch.int64, device=device)
+        labels = tokens.clone()  # one tensor in both places would be another program
         angles = module.angles(tokens)
 
         def loss(inputs: Tensor, labels: Tensor) -> Tensor:
             return compiled(module, inputs, labels, *angles)
 
-        with torch._dynamo.config.patch(recompile_limit=SHAPES):
+        with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=SHAPES):
+            warnings.simplefilter("ignore")  # PyTorch's compiler warns of its own old parts
             with torch.no_grad():
-                loss(tokens, tokens)
+                loss(tokens, labels)
             with torch.enable_grad():
-                torch.autograd.grad(loss(tokens, tokens), parameters)
+                torch.autograd.grad(loss(tokens, labels), parameters)
         if device.type == "cuda":
             from bimix_tune.training.cuda_graph import graphed
 

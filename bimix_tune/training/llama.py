@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bimix_tune.corpus import Corpus
-from bimix_tune.training.sizes import Defaults, default_recipe, shape_of
+from bimix_tune.training.sizes import Defaults, Shape, default_recipe, shape_of
 from bimix_tune.training.torch_trainer import TorchTrainer
 
 if TYPE_CHECKING:
@@ -33,17 +33,26 @@ class LlamaTrainer(TorchTrainer):
         shape_of(self.size)
         super().__post_init__()
 
+    def shape(self) -> Shape:
+        """Shape of the decoder."""
+        return shape_of(self.size)
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """Type of the products."""
+        from bimix_tune.training.device import compute_dtype
+
+        return compute_dtype(device)
+
     def defaults(self) -> Defaults:
-        return default_recipe(shape_of(self.size).parameters, self.tokens)
+        return default_recipe(self.shape().parameters, self.tokens)
 
     def build(self, corpus: Corpus, seed: int, device: torch.device) -> Proxy:
         import torch
 
-        from bimix_tune.training.device import compute_dtype
         from bimix_tune.training.loop import Proxy
         from bimix_tune.training.model import Llama
 
-        shape, dtype = shape_of(self.size), compute_dtype(device)
+        shape, dtype = self.shape(), self.dtype(device)
         module = Llama(shape, corpus.vocab_size, dtype)
         module.initialise(torch.Generator().manual_seed(seed))
         notes = {

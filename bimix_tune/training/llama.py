@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bimix_tune.corpus import Corpus
+from bimix_tune.training.memory import Footprint
 from bimix_tune.training.sizes import Defaults, Shape, default_recipe, shape_of
 from bimix_tune.training.torch_trainer import TorchTrainer
 
@@ -46,6 +47,12 @@ class LlamaTrainer(TorchTrainer):
     def defaults(self) -> Defaults:
         return default_recipe(self.shape().parameters, self.tokens)
 
+    def footprint(self) -> Footprint:
+        shape, vocabulary = self.shape(), Corpus.open(self.corpus).vocab_size
+        norms = (2 * shape.layers + 1) * shape.width
+        parameters = shape.parameters + 2 * vocabulary * shape.width + norms
+        return Footprint(parameters, shape.token_bytes(vocabulary))
+
     def build(self, corpus: Corpus, seed: int, device: torch.device) -> Proxy:
         import torch
 
@@ -61,8 +68,7 @@ class LlamaTrainer(TorchTrainer):
             "dtype": str(dtype).removeprefix("torch."),
         }
         module.to(device)
-        bytes_per_token = shape.token_bytes(corpus.vocab_size)
-        return Proxy(module, module.loss, device, bytes_per_token, notes)
+        return Proxy(module, module.loss, device, self.footprint().token_bytes, notes)
 
     def save(self, proxy: Proxy, corpus: Corpus, folder: Path) -> None:
         proxy.module.save(folder, self.steps().sequence_length, corpus.end_token)

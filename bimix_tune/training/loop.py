@@ -23,6 +23,7 @@ from bimix_tune.mixture import Mixture
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.cross_entropy import IGNORED
 from bimix_tune.training.evaluate import Evaluator, Loss, affordable_tokens
+from bimix_tune.training.memory import micro_batch
 from bimix_tune.training.mixing import MixedReader
 from bimix_tune.training.schedule import Steps
 
@@ -32,11 +33,6 @@ BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.1
 CLIP = 1.0
 """AdamW's moments and decay, and the largest gradient norm: GPT-3 (Brown et al. 2020, app. B)."""
-CPU_MICRO_BATCH = 2048
-"""Tokens at once on a CPU: what fits its caches (1k to 4k were fastest on a 2 MiB L2)."""
-GPU_ACTIVATIONS = 8 * 2**30
-"""Bytes that the activations of one pass may take on a GPU: enough to fill it, and a fixed number
-so that results do not depend on what else is on the device."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ class Training:
             seed,
         )
         self._evaluations = steps.evaluations(recipe.checkpoints)
-        self._micro_batch = micro_batch(steps, proxy)
+        self._micro_batch = micro_batch(steps, proxy.token_bytes, proxy.device.type)
         self._early, self._last = (
             Evaluator(
                 {name: corpus.tokens(name, "valid") for name in recipe.targets},
@@ -204,14 +200,6 @@ def optimiser(proxy: Proxy, learning_rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         [g for g in groups if g["params"]], lr=learning_rate, betas=BETAS, fused=True
     )
-
-
-def micro_batch(steps: Steps, proxy: Proxy) -> int:
-    """Sequences to push through the model at once."""
-    tokens = CPU_MICRO_BATCH
-    if proxy.device.type != "cpu":
-        tokens = GPU_ACTIVATIONS // proxy.token_bytes
-    return max(1, min(steps.batch, tokens // steps.sequence_length))
 
 
 def unit_factor(corpus: Corpus, name: str, unit: str) -> float:

@@ -18,6 +18,7 @@ from bimix_tune.errors import ConfigError, did_you_mean, missing_extra
 from bimix_tune.mixture import Mixture
 from bimix_tune.options import names
 from bimix_tune.training.base import Checkpoint
+from bimix_tune.training.memory import Footprint
 from bimix_tune.training.schedule import Steps
 from bimix_tune.training.sizes import Defaults
 
@@ -101,6 +102,10 @@ class TorchTrainer(ABC):
         """Sequence length, batch and learning rate that suit the model and the budget."""
 
     @abstractmethod
+    def footprint(self) -> Footprint:
+        """What decides how much memory a run takes, known before anything is built."""
+
+    @abstractmethod
     def build(self, corpus: Corpus, seed: int, device: torch.device) -> Proxy:
         """A fresh model whose weights are decided by the seed."""
 
@@ -116,7 +121,12 @@ class TorchTrainer(ABC):
 
     def run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
         """Train from scratch; see `bimix_tune.training.base.Trainer.run`."""
-        from bimix_tune.training.device import choose_device, memory_errors, one_thread
+        from bimix_tune.training.device import (
+            check_memory,
+            choose_device,
+            memory_errors,
+            one_thread,
+        )
         from bimix_tune.training.loop import Recipe, Training
 
         device = choose_device(self.device)
@@ -133,6 +143,7 @@ class TorchTrainer(ABC):
             f"a proxy with {steps.batch} sequences of {steps.sequence_length} tokens "
             f"in a step ({self!r})"
         )
+        check_memory(self, device, proxy_in_words)
         with one_thread(device), memory_errors(proxy_in_words):
             proxy = self.build(corpus, seed, device)
             for checkpoint in Training(proxy, corpus, mixture, seed, recipe).run():

@@ -24,8 +24,7 @@ from bimix_tune.errors import (
 from bimix_tune.mixture import Mixture
 from bimix_tune.training.device import choose_device, compute_dtype, memory_errors
 from bimix_tune.training.llama import LlamaTrainer
-from bimix_tune.training.loop import CPU_MICRO_BATCH, Proxy, micro_batch
-from bimix_tune.training.schedule import Steps
+from bimix_tune.training.loop import Proxy
 from bimix_tune.training.transformers import TransformersTrainer
 
 DOMAINS = ("ab", "cd", "mixed")
@@ -79,7 +78,7 @@ def test_evaluation_does_not_touch_training(corpus: Path) -> None:
 def test_micro_batches_add_up(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bimix_tune.training.device.compute_dtype", lambda d: torch.float32)
     whole = final(llama(corpus))
-    monkeypatch.setattr("bimix_tune.training.loop.CPU_MICRO_BATCH", 48)
+    monkeypatch.setattr("bimix_tune.training.memory.CPU_MICRO_BATCH", 48)
     assert final(llama(corpus)) == pytest.approx(whole, rel=1e-4)
 
 
@@ -310,15 +309,6 @@ def test_devices() -> None:
     with pytest.raises(ConfigError, match="device 'tpu9' cannot be used"):
         choose_device("tpu9")
     assert compute_dtype(torch.device("meta")) == torch.float32
-
-
-def test_micro_batch_follows_the_device() -> None:
-    module = torch.nn.Linear(1, 1)
-    steps = Steps(10**6, 128, 4096)
-    cpu = Proxy(module, module, torch.device("cpu"), 1, {})
-    assert micro_batch(steps, cpu) * 128 == CPU_MICRO_BATCH
-    wide = Proxy(module, module, torch.device("meta"), 2**20, {})
-    assert micro_batch(steps, wide) == 8 * 2**30 // 2**20 // 128
 
 
 @pytest.mark.gpu

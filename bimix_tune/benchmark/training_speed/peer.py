@@ -34,8 +34,8 @@ from transformers.trainer_callback import TrainerCallback
 from bimix_tune.benchmark.training_speed.lean import LEARNING_RATE, MIXTURE, SEED, CaseLlama
 from bimix_tune.benchmark.training_speed.paced import Told
 from bimix_tune.corpus import Corpus
+from bimix_tune.training.device import available
 from bimix_tune.training.loop import BETAS, CLIP, WEIGHT_DECAY
-from bimix_tune.training.memory import available
 from bimix_tune.training.mixing import MixedReader
 from bimix_tune.training.model import Llama
 from bimix_tune.training.schedule import Steps
@@ -179,8 +179,7 @@ def arguments(
 def accumulation(steps: Steps, vocabulary: int, device: torch.device) -> int:
     """Parts of a batch: the fewest of which one leaves half the free memory for the rest."""
     free, parts = available(device), 1
-    while LOGIT_BYTES * vocabulary * steps.batch_tokens / parts > free / 2:
-        if steps.batch % (2 * parts):
-            break
+    logits = LOGIT_BYTES * vocabulary * steps.batch_tokens
+    while free is not None and logits / parts > free / 2 and not steps.batch % (2 * parts):
         parts *= 2
     return parts

@@ -11,11 +11,13 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bimix_tune.benchmark.training_speed.cases import CASES, Case
+from bimix_tune.benchmark.training_speed.cases import Case
 from bimix_tune.errors import TrainingError
+from bimix_tune.training.sizes import Shape
 
 STEPS = 1000
 """Of the run that is begun; it is never ended."""
@@ -30,8 +32,7 @@ def start_times(
     Raises:
         TrainingError: The process fails.
     """
-    name = next(n for n, known in CASES.items() if known is case)
-    told: dict[str, Any] = {"case": name, "corpus": str(corpus), "device": device}
+    told: dict[str, Any] = {"case": asdict(case), "corpus": str(corpus), "device": device}
     told |= {"precision": precision, "batch_tokens": batch_tokens}
     _start(told)
     return _start(told)
@@ -55,7 +56,8 @@ def main() -> None:
     """Begin a training, and print how long that took."""
     times = [float(sys.argv[1])]
     told = json.loads(sys.argv[2])
-    told["case"], told["corpus"] = CASES[told["case"]], Path(told["corpus"])
+    shape = Shape(**told["case"].pop("shape"))
+    told |= {"case": Case(shape, **told["case"]), "corpus": Path(told["corpus"])}
     import torch
 
     from bimix_tune.benchmark.training_speed.lean import MIXTURE, SEED, case_trainer

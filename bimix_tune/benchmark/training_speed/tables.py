@@ -38,7 +38,9 @@ def sheets(results: Sequence[Speed]) -> Iterator[Sheet]:
 def _speeds(results: Sequence[Speed], device: str, machine: str) -> Sheet:
     seconds = "processor second of one thread" if device == "cpu" else "second"
     unit = "tokens/cpu-s" if device == "cpu" else "tokens/s"
-    head = ("case", "trainer", unit, "ours is faster", "GEMM peak", "kernels", "ready after")
+    on_gpu = any(r.kernels for r in results)
+    head = ("case", "trainer", unit, "ours is faster", "GEMM peak", "ready after")
+    head += ("kernels a step",) if on_gpu else ()
     rows = [
         (
             f"{r.case}, {r.batch_tokens} tokens" if not at else "",
@@ -46,8 +48,8 @@ def _speeds(results: Sequence[Speed], device: str, machine: str) -> Sheet:
             f"{r.rate(name):,.0f}",
             "" if name == r.ours else str(r.ratio(r.ours, name)),
             f"{r.share_of_peak(name):.0%}",
-            str(r.kernels.get(name, "")),
             f"{r.warm[name]:.1f} s",
+            *([str(r.kernels[name])] if on_gpu else []),
         )
         for r in results
         for at, name in enumerate(r.seconds)

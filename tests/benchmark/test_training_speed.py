@@ -1,8 +1,8 @@
-"""`bimix-tune benchmark training`: turns, ratios, agreement of losses, tables, errors."""
+"""Timing of trainings: turns, ratios, what follows from the times, tables."""
 
 import dataclasses
-import importlib.util
 import math
+import sys
 import threading
 import time
 
@@ -16,27 +16,17 @@ from bimix_tune.benchmark.training_speed.clock import settle
 from bimix_tune.benchmark.training_speed.lean import MIXTURE, case_trainer
 from bimix_tune.benchmark.training_speed.overhead import _share
 from bimix_tune.benchmark.training_speed.paced import Paced
-from bimix_tune.benchmark.training_speed.record import TOLERANCES, median_ratio
+from bimix_tune.benchmark.training_speed.record import median_ratio
 from bimix_tune.benchmark.training_speed.start import start_times
 from bimix_tune.benchmark.training_speed.text import write_text
 from bimix_tune.corpus import Corpus
-from bimix_tune.errors import OutOfMemoryError, TrainingError
+from bimix_tune.errors import TrainingError
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.model import Llama
 from bimix_tune.training.sizes import Shape
 
 CPU = torch.device("cpu")
 TINY = Case(Shape(layers=1, width=32, heads=2, ffn=32), 64, 16, 64, 64, steps=2)
-
-
-@pytest.fixture
-def tiny(monkeypatch, cli):
-    """The command line with one small case, whose costly parts are made up."""
-    monkeypatch.setattr(campaign, "CASES", {"tiny": TINY})
-    package = "bimix_tune.benchmark.training_speed"
-    monkeypatch.setattr(f"{package}.start.start_times", lambda *args: dict.fromkeys(PARTS, 1.0))
-    monkeypatch.setattr(f"{package}.peak.CPU_WIDTH", 64)
-    return lambda *args: cli("benchmark", "training", "--device", "cpu", "--output", "out", *args)
 
 
 PARTS = ("imports", "build", "first step")
@@ -49,7 +39,7 @@ def result(**changes):
     given = Speed("tiny", "cpu", 64, 2, 10, "code", "Some CPU", 1000, seconds)
     return dataclasses.replace(
         given,
-        losses=dict.fromkeys(names, [4.0, 3.0]),
+        losses={name: [4.0, 3.0] for name in names},
         first_step=dict.fromkeys(names, 0.5),
         warm=dict.fromkeys(names, 1.5),
         peaks={"bf16": 1e6, "fp32": 5e5},
@@ -57,75 +47,6 @@ def result(**changes):
         start=dict.fromkeys(PARTS, 1.0),
         **changes,
     )
-
-
-def test_both_sides_train_alike_and_are_timed_by_turns(tiny, tmp_path):
-    code, output, errors = tiny("--rounds", "2")
-    assert (code, errors) == (0, "")
-    assert "tiny, 64 tokens" in output
-    (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
-    found = Speed.from_json(line)
-    assert all(len(seconds) == 2 for seconds in found.seconds.values())
-    assert all(len(losses) == 1 + (2 + 2) * 2 for losses in found.losses.values())
-    for precision in found.precisions:
-        assert found.difference(precision) <= TOLERANCES[precision]
-        assert found.losses[f"Trainer {precision}"][-1] < found.losses[f"Trainer {precision}"][0]
-    assert 0 < found.overhead < 1
-    assert found.ours in (tmp_path / "out" / "table.md").read_text()
-
-
-def test_a_case_that_is_done_is_not_timed_again(tiny, monkeypatch):
-    assert tiny("--rounds", "1")[0] == 0
-    monkeypatch.setattr(campaign, "_measure", lambda *args: pytest.fail("timed again"))
-    assert tiny("--rounds", "1")[0] == 0
-
-
-def test_other_weights_are_found_out(tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr("bimix_tune.benchmark.training_speed.peer.SEED", 1)
-    code, output, errors = tiny("--rounds", "1")
-    assert code == 1
-    assert "the fp32 losses of bimix-tune and Trainer differ by" in errors
-    assert "must not be compared" in (tmp_path / "out" / "table.md").read_text()
-
-
-def test_another_learning_rate_is_found_out(tiny, monkeypatch):
-    monkeypatch.setattr("bimix_tune.benchmark.training_speed.peer.LEARNING_RATE", 1.1e-3)
-    code, _, errors = tiny("--rounds", "1")
-    assert code == 1
-    assert "do not train alike" in errors
-
-
-def test_a_case_that_fails_is_told_and_kept(tiny, monkeypatch):
-    def fails(*args):
-        raise OutOfMemoryError("too much")
-
-    monkeypatch.setattr(campaign, "_measure", fails)
-    code, _, errors = tiny("--rounds", "1")
-    assert code == 1
-    assert "case tiny: OutOfMemoryError: too much" in errors
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--cases", "tinny"), "no case 'tinny'; did you mean 'tiny'?"),
-        (("--batch-tokens", "17"), "multiple of the 16 tokens of a sequence of case tiny"),
-        (("--batch-tokens", "many"), "--batch-tokens must be a whole number"),
-        (("--device", "tpu9"), "device 'tpu9' cannot be used"),
-    ],
-)
-def test_wrong_options_are_named(options, message, tiny):
-    code, _, errors = tiny(*options)
-    assert code == 1
-    assert message in errors
-
-
-def test_a_missing_library_is_named(tiny, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda n, *a: None if n == "accelerate" else found(n, *a)
-    )
-    assert "bimix-tune[benchmark]" in tiny()[2]
 
 
 def test_a_cpu_leaves_out_what_takes_long():
@@ -260,13 +181,14 @@ def test_background_work_is_waited_for():
     assert not thread.is_alive()
 
 
-def test_the_start_of_a_process_is_timed(tmp_path):
+def test_the_start_of_a_process_is_timed(tmp_path, monkeypatch):
     corpus = write_text(tmp_path / "text", 64, 5000, 500)
     found = start_times(TINY, corpus, "cpu", "fp32", 64)
     assert tuple(found) == PARTS
     assert all(seconds > 0 for seconds in found.values())
+    monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(TrainingError, match="did not come to its first step"):
-        start_times(TINY, tmp_path, "cpu", "fp32", 64)
+        start_times(TINY, corpus, "cpu", "fp32", 64)
 
 
 def test_the_lean_trainer_takes_the_shape_of_the_case(tmp_path):

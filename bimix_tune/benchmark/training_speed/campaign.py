@@ -79,6 +79,10 @@ def time_training(
     from bimix_tune.training.device import choose_device
 
     place = choose_device(device)
+    if place.type == "cuda" and _gpus() > 1:  # the Trainer would share the batch among all
+        raise ConfigError(
+            f"training is timed on one GPU, but {_gpus()} can be seen: set CUDA_VISIBLE_DEVICES=0"
+        )
     jobs = _jobs(cases, rounds, place.type, batch_tokens)
     wanted: dict[Hashable, Job] = {job.blank.key: job for job in jobs}
     work = functools.partial(time_case, device=place)
@@ -151,6 +155,12 @@ def _measure(job: Job, corpus: Path, device: torch.device) -> Speed:
         start=start_times(case, corpus, str(device), precisions[0], tokens),
         **vars(timed),
     )
+
+
+def _gpus() -> int:
+    import torch
+
+    return int(torch.cuda.device_count())
 
 
 def _precisions(device: torch.device) -> tuple[str, ...]:

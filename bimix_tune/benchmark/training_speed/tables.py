@@ -39,8 +39,8 @@ def _speeds(results: Sequence[Speed], device: str, machine: str) -> Sheet:
     seconds = "processor second of one thread" if device == "cpu" else "second"
     unit = "tokens/cpu-s" if device == "cpu" else "tokens/s"
     on_gpu = any(r.kernels for r in results)
-    head = ("case", "trainer", unit, "ours is faster", "GEMM peak", "ready after")
-    head += ("kernels a step",) if on_gpu else ()
+    kernels = ("kernels a step",) if on_gpu else ()
+    head = ("case", "trainer", unit, "ours is faster", "GEMM peak", "ready after", *kernels)
     rows = [
         (
             f"{r.case}, {r.batch_tokens} tokens" if not at else "",

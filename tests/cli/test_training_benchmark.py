@@ -3,6 +3,7 @@
 import importlib.util
 
 import pytest
+import torch
 
 from bimix_tune.benchmark.training_speed import Case, Speed, campaign
 from bimix_tune.benchmark.training_speed.record import TOLERANCES
@@ -81,6 +82,14 @@ def test_wrong_options_are_named(options, message, tiny):
     code, _, errors = tiny(*options)
     assert code == 1
     assert message in errors
+
+
+def test_one_gpu_is_timed_not_many(tiny, monkeypatch):
+    monkeypatch.setattr(
+        "bimix_tune.training.device.choose_device", lambda name: torch.device("cuda")
+    )
+    monkeypatch.setattr(campaign, "_gpus", lambda: 8)
+    assert "8 can be seen: set CUDA_VISIBLE_DEVICES=0" in tiny()[2]
 
 
 def test_a_missing_library_is_named(tiny, monkeypatch):

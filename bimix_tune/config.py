@@ -7,6 +7,7 @@ a folder with both can be moved; the run folder is relative to the working direc
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -31,6 +32,7 @@ from bimix_tune.space import Domain, SearchSpace, Target, load_space
 from bimix_tune.strategies.baselines import baseline_mixtures
 from bimix_tune.training import check_options, load_trainer
 from bimix_tune.training.base import Trainer
+from bimix_tune.training.memory import free_memory, predict, require
 from bimix_tune.training.mixing import matched_repetition
 from bimix_tune.training.torch_trainer import TorchTrainer
 
@@ -196,7 +198,8 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
         say: Called with a sentence at each step.
 
     Raises:
-        BimixError: Some part cannot be built; the message says which and why.
+        BimixError: Some part cannot be built, or the proxies do not fit into memory; the message
+            says which and why.
     """
     path = Path(path)
     folder = Path(config.folder or f"runs/{path.stem}")
@@ -225,6 +228,7 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
     trainer = load_trainer(kind, **options)
     if corpus is not None and isinstance(trainer, TorchTrainer):
         corpus.require(trainer.steps().sequence_length)  # before a run fails of it
+        _require_memory(config, trainer)
     budget = config.search.target_tokens or trainer.tokens
     if config.search.max_epochs is not None:
         space = space.cap_epochs(budget, config.search.max_epochs)
@@ -335,6 +339,23 @@ def make_executor(config: RunConfig, trainer: Trainer) -> Executor:
     kind, options = _executor(config)
     made: Executor = kind(trainer, **options)
     return made
+
+
+def _require_memory(config: RunConfig, trainer: TorchTrainer) -> None:
+    """Refuse a search whose proxies do not fit into this machine's memory, all at once.
+
+    Where they train on other machines or on a GPU, which only workers see, each run looks for
+    itself when it begins.
+    """
+    kind, options = str(config.executor.get("type", "ray")), config.executor
+    elsewhere = kind == "ray" and (options.get("address") or os.environ.get("RAY_ADDRESS"))
+    gpu = trainer.device == "auto" and any(Path("/dev").glob("nvidia[0-9]*"))
+    if elsewhere or gpu or trainer.device not in ("auto", "cpu"):
+        return
+    cores = (os.cpu_count() or 1) / (options.get("cpus_per_slot") or 1)
+    count = 1 if kind == "local" else int(options.get("slots") or max(1, cores))
+    need = predict(trainer.footprint(), trainer.steps(), "cpu", mixed=True)
+    require(need, free_memory(), "a search", count)
 
 
 def _executor(config: RunConfig) -> tuple[Any, dict[str, Any]]:

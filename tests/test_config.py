@@ -5,7 +5,13 @@ import pytest
 
 from bimix_tune import load_space
 from bimix_tune.config import load_config, make_executor, open_corpus, prepare
-from bimix_tune.errors import BimixError, ConfigError, CorpusError, SpaceError
+from bimix_tune.errors import (
+    BimixError,
+    ConfigError,
+    CorpusError,
+    OutOfMemoryError,
+    SpaceError,
+)
 from bimix_tune.executors.local import LocalExecutor
 from bimix_tune.training import load_trainer
 
@@ -233,6 +239,29 @@ def test_wrong_parts_are_explained(folder, change, error, message):
     path = write(folder, "\n".join([*dropped, change]))
     with pytest.raises(error, match=message):
         prepare(load_config(path), path, lambda message: None)
+
+
+@pytest.mark.parametrize(
+    ("executor", "fits"),
+    [
+        ("{type: local}", True),
+        ("{type: ray, slots: 5}", True),
+        ("{type: ray, slots: 500}", False),
+        ("{type: ray, slots: 500, address: 'host:1'}", True),
+    ],
+)
+def test_proxies_that_do_not_fit_at_once_are_refused(folder, executor, fits, monkeypatch):
+    monkeypatch.setattr("bimix_tune.config.free_memory", lambda: 2 * 10**9)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    text = RUN.format(cache=folder / "cache").replace("{type: local}", executor)
+    path = write(folder, text.replace("evaluation_tokens", "device: cpu, evaluation_tokens"))
+    if fits:
+        assert prepare(load_config(path), path, lambda step: None)
+        return
+    with pytest.raises(
+        OutOfMemoryError, match=r"a search needs .* 500 at once.*executor\.slots to"
+    ):
+        prepare(load_config(path), path, lambda step: None)
 
 
 def test_a_space_is_needed_without_a_corpus(tmp_path):

@@ -33,13 +33,17 @@ from bimix_tune.benchmark.summary import failures
 from bimix_tune.cli.benchmark_tables import summary_tables
 from bimix_tune.cli.display import counting
 from bimix_tune.cli.strategies_benchmark import strategies_command
+from bimix_tune.cli.training_benchmark import training_command
 from bimix_tune.config import CACHE, load_config, make_executor, prepare
 from bimix_tune.errors import ConfigError, MissingExtraError
 
 benchmark = typer.Typer(
-    help="Measure how good laws and strategies are.", no_args_is_help=True, add_completion=False
+    help="Measure how good laws, strategies and trainers are.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 benchmark.command("strategies")(strategies_command)
+benchmark.command("training")(training_command)
 console = Console(highlight=False, markup=False, emoji=False)
 
 

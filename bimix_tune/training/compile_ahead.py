@@ -44,6 +44,8 @@ LONGEST = 1800
 NICE = 5
 """Priority of that process: beside a training on the same core it gets a quarter of it. At 19 it
 would get a seventieth, and be ready when all is over; what it takes in all is the same."""
+SOURCES = ("model.py", "cross_entropy.py", "memory.py")
+"""What is compiled, and what decides its form."""
 SHAPES = 64
 """Shapes of batches and models that one process may load; PyTorch's own limit is 8."""
 
@@ -98,7 +100,7 @@ class Compilation:
     @cached_property
     def key(self) -> str:
         """A hash of this, of the code that is compiled, and of PyTorch's version."""
-        sources = [Path(__file__).with_name(name) for name in ("model.py", "cross_entropy.py")]
+        sources = [Path(__file__).with_name(name) for name in SOURCES]
         parts = [version("torch"), repr(self), *(path.read_text("utf-8") for path in sources)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 

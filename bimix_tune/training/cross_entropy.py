@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bimix_tune.training.memory import LOGIT_BYTES
+
 IGNORED = -100
 """A label that does not count, as everywhere in PyTorch."""
-LOGIT_BYTES = 2**28
-"""Memory that the logits of `linear_cross_entropy` may take at once."""
 
 
 def loss_and_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

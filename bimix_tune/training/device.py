@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
 from bimix_tune.errors import ConfigError, OutOfMemoryError
+from bimix_tune.training.memory import free_memory, predict, require
+
+if TYPE_CHECKING:
+    from bimix_tune.training.torch_trainer import TorchTrainer
 
 
 def choose_device(name: str) -> torch.device:
@@ -80,3 +85,28 @@ def memory_errors(what: str) -> Iterator[None]:
             f"{what} does not fit into memory: lower size, sequence_length or batch, or run "
             f"fewer proxies at once ({str(error).splitlines()[0] if str(error) else 'MemoryError'})"
         ) from error
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes free now on a device; None where nobody knows."""
+    if device.type == "cuda":
+        # What PyTorch holds and does not use is free as well.
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + idle)
+    return free_memory() if device.type == "cpu" else None
+
+
+def check_memory(trainer: TorchTrainer, device: torch.device, what: str) -> None:
+    """Refuse a run that needs more memory than is free now.
+
+    Args:
+        trainer: What is to run.
+        device: Where.
+        what: The proxy in words.
+
+    Raises:
+        OutOfMemoryError: It does not fit; says the numbers.
+    """
+    mixed = compute_dtype(device) != torch.float32
+    need = predict(trainer.footprint(), trainer.steps(), device.type, mixed)
+    require(need, available(device), what)

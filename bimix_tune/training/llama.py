@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from bimix_tune.corpus import Corpus
 from bimix_tune.errors import ConfigError
-from bimix_tune.training.sizes import Defaults, default_recipe, shape_of
+from bimix_tune.training.memory import Footprint
+from bimix_tune.training.sizes import Defaults, Shape, default_recipe, shape_of
 from bimix_tune.training.torch_trainer import TorchTrainer
 
 COMPILE = ("auto", "never", "always")
@@ -45,18 +46,33 @@ class LlamaTrainer(TorchTrainer):
         shape_of(self.size)
         super().__post_init__()
 
+    def shape(self) -> Shape:
+        """Shape of the decoder."""
+        return shape_of(self.size)
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """Type of the products."""
+        from bimix_tune.training.device import compute_dtype
+
+        return compute_dtype(device)
+
     def defaults(self) -> Defaults:
-        return default_recipe(shape_of(self.size).parameters, self.tokens)
+        return default_recipe(self.shape().parameters, self.tokens)
+
+    def footprint(self) -> Footprint:
+        shape, vocabulary = self.shape(), Corpus.open(self.corpus).vocab_size
+        norms = (2 * shape.layers + 1) * shape.width
+        parameters = shape.parameters + 2 * vocabulary * shape.width + norms
+        return Footprint(parameters, shape.token_bytes, vocabulary, chunked=True)
 
     def build(self, corpus: Corpus, seed: int, device: torch.device) -> Proxy:
         import torch
 
         from bimix_tune.training.compiled import SwitchingLoss
-        from bimix_tune.training.device import compute_dtype
         from bimix_tune.training.model import Llama
         from bimix_tune.training.step import Proxy, passes
 
-        shape, dtype = shape_of(self.size), compute_dtype(device)
+        shape, dtype = self.shape(), self.dtype(device)
         module = Llama(shape, corpus.vocab_size, dtype)
         module.initialise(torch.Generator().manual_seed(seed))
         notes: dict[str, str | float | int] = {
@@ -65,11 +81,10 @@ class LlamaTrainer(TorchTrainer):
             "dtype": str(dtype).removeprefix("torch."),
         }
         module.to(device)
-        # Logits count for nothing: there are never more than `cross_entropy.LOGIT_BYTES` of them.
-        token_bytes = shape.token_bytes(vocabulary=0)
-        calls = passes(self.steps(), device, token_bytes)
+        micro_batch = self.micro_batch(device)
+        calls = passes(self.steps(), micro_batch)
         loss = SwitchingLoss(module, self.compile, calls, notes)
-        return Proxy(module, loss, device, token_bytes, notes)
+        return Proxy(module, loss, device, micro_batch, notes)
 
     def save(self, proxy: Proxy, corpus: Corpus, folder: Path) -> None:
         proxy.module.save(folder, self.steps().sequence_length, corpus.end_token)

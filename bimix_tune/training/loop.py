@@ -98,7 +98,7 @@ class Training:
                 tokens,
                 {name: unit_factor(corpus, name, recipe.unit) for name in recipe.targets},
                 proxy.device,
-                self._stepper.micro_batch,
+                proxy.micro_batch,
             )
             for tokens in affordable_tokens(
                 recipe.evaluation_tokens, steps.tokens, len(recipe.targets), len(self._evaluations)

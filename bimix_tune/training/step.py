@@ -22,11 +22,6 @@ BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.1
 CLIP = 1.0
 """AdamW's moments and decay, and the largest gradient norm: GPT-3 (Brown et al. 2020, app. B)."""
-CPU_MICRO_BATCH = 2048
-"""Tokens at once on a CPU: what fits its caches (1k to 4k were fastest on a 2 MiB L2)."""
-GPU_ACTIVATIONS = 8 * 2**30
-"""Bytes that the activations of one pass may take on a GPU: enough to fill it, and a fixed number
-so that results do not depend on what else is on the device."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +32,14 @@ class Proxy:
         module: Holds the parameters, float32, on the device.
         loss: From inputs and labels, (B, S) each, to the cross-entropy summed over all tokens.
         device: Where it is.
-        token_bytes: About how much memory the activations of one token take in training.
+        micro_batch: Sequences that go through the model at once.
         notes: What to record about the model; they may change while it trains.
     """
 
     module: nn.Module
     loss: Loss
     device: torch.device
-    token_bytes: int
+    micro_batch: int
     notes: Mapping[str, str | float | int]
 
 
@@ -58,8 +53,6 @@ class Stepper:
     """
 
     def __init__(self, proxy: Proxy, steps: Steps, learning_rate: float) -> None:
-        self.micro_batch = micro_batch(steps, proxy.device, proxy.token_bytes)
-        """Sequences that go through the model at once."""
         self.optimiser = optimiser(proxy, learning_rate)
         self._proxy, self._steps, self._peak = shared(proxy), steps, learning_rate
         self._processes = place()[1]
@@ -84,10 +77,10 @@ class Stepper:
             group["lr"] = self._peak * group["factor"] * steps.factor(step)
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
-        for at in range(0, len(inputs), self.micro_batch):
-            part = slice(at, at + self.micro_batch)
+        for at in range(0, len(inputs), self._proxy.micro_batch):
+            part = slice(at, at + self._proxy.micro_batch)
             x, y = (
-                as_tensor(padded(array[part], self.micro_batch, filler), device)
+                as_tensor(padded(array[part], self._proxy.micro_batch, filler), device)
                 for array, filler in ((inputs, 0), (labels, IGNORED))
             )
             loss = self._proxy.loss(x, y) / tokens
@@ -121,26 +114,7 @@ def optimiser(proxy: Proxy, learning_rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, fused=True)
 
 
-def micro_batch(steps: Steps, device: torch.device, token_bytes: int) -> int:
-    """Sequences to push through the model at once: equal parts of a process's rows that fit.
-
-    Args:
-        steps: Sequence length and batch.
-        device: Where the model is.
-        token_bytes: About how much memory the activations of one token take in training.
-    """
-    tokens = CPU_MICRO_BATCH if device.type == "cpu" else GPU_ACTIVATIONS // token_bytes
-    rows = rows_of(steps)
-    limit = max(1, min(rows, tokens // steps.sequence_length))
-    parts = -(-rows // limit)
-    return -(-rows // parts)
-
-
-def passes(steps: Steps, device: torch.device, token_bytes: int) -> int:
+def passes(steps: Steps, micro_batch: int) -> int:
     """How many micro batches a run has in this process, at most."""
-    return steps.count * -(-rows_of(steps) // micro_batch(steps, device, token_bytes))
-
-
-def rows_of(steps: Steps) -> int:
-    """Sequences of a step that fall to each process."""
-    return -(-steps.batch // place()[1])
+    rows = -(-steps.batch // place()[1])
+    return steps.count * -(-rows // micro_batch)

@@ -19,6 +19,7 @@ from bimix_tune.errors import ConfigError, did_you_mean, missing_extra
 from bimix_tune.mixture import Mixture
 from bimix_tune.options import names
 from bimix_tune.training.base import Checkpoint, described
+from bimix_tune.training.memory import Footprint, micro_batch
 from bimix_tune.training.schedule import Steps
 from bimix_tune.training.sizes import Defaults
 
@@ -131,6 +132,10 @@ class TorchTrainer(ABC):
         """Sequence length, batch and learning rate that suit the model and the budget."""
 
     @abstractmethod
+    def footprint(self) -> Footprint:
+        """What decides how much memory a run takes, known before anything is built."""
+
+    @abstractmethod
     def build(self, corpus: Corpus, seed: int, device: torch.device) -> Proxy:
         """A fresh model whose weights are decided by the seed."""
 
@@ -143,6 +148,16 @@ class TorchTrainer(ABC):
         length = self.sequence_length or self.defaults().sequence_length
         batch = (self.batch_tokens or self.defaults().batch_tokens) / length
         return Steps(self.tokens, length, max(1, round(batch)))
+
+    def micro_batch(self, device: torch.device) -> int:
+        """Sequences to push through the model at once, in each of the processes that share a run.
+
+        Args:
+            device: Where the model is.
+        """
+        from bimix_tune.training.parallel import place
+
+        return micro_batch(self.steps(), self.footprint().pass_bytes, device.type, place()[1])
 
     def run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
         """Train; see `bimix_tune.training.base.Trainer.run`.
@@ -160,7 +175,12 @@ class TorchTrainer(ABC):
 
     def _run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
         """Train in this process, alone or as one of several."""
-        from bimix_tune.training.device import choose_device, memory_errors, one_thread
+        from bimix_tune.training.device import (
+            check_memory,
+            choose_device,
+            memory_errors,
+            one_thread,
+        )
         from bimix_tune.training.loop import Training
 
         device = choose_device(self.device)
@@ -169,6 +189,7 @@ class TorchTrainer(ABC):
             f"a proxy with {steps.batch} sequences of {steps.sequence_length} tokens "
             f"in a step ({self!r})"
         )
+        check_memory(self, device, proxy_in_words)
         with one_thread(device), memory_errors(proxy_in_words):
             proxy = self.build(corpus, seed, device)
             file = self._state_file(corpus, mixture, seed)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bimix_tune.corpus import Corpus
 from bimix_tune.errors import ConfigError
+from bimix_tune.training.memory import Footprint
 from bimix_tune.training.sizes import Defaults, default_recipe
 from bimix_tune.training.torch_trainer import TorchTrainer
 
@@ -55,19 +56,27 @@ class TransformersTrainer(TorchTrainer):
         return configuration(self.model, Corpus.open(self.corpus))
 
     @cached_property
-    def _layer_parameters(self) -> int:
-        """Parameters outside embedding and output layer."""
+    def _parameters(self) -> tuple[int, int]:
+        """Numbers of parameters: outside embedding and output layer, and all."""
         import torch
         from transformers import AutoModelForCausalLM
 
         config = copy.deepcopy(self._configuration)  # the library changes what it is given
         with torch.device("meta"):
             module = AutoModelForCausalLM.from_config(config)
-        return sum(p.numel() for p in module.parameters() if config.vocab_size not in p.shape)
+        weights = list(module.parameters())
+        inner = sum(p.numel() for p in weights if config.vocab_size not in p.shape)
+        return inner, sum(p.numel() for p in weights)
 
     def defaults(self) -> Defaults:
         """What suits a Llama with as many parameters outside embedding and output layer."""
-        return default_recipe(self._layer_parameters, self.tokens)
+        return default_recipe(self._parameters[0], self.tokens)
+
+    def footprint(self) -> Footprint:
+        config = self._configuration
+        width = getattr(config, "hidden_size", 1024) * getattr(config, "num_hidden_layers", 12)
+        # About 34 bytes a layer and unit of width (Korthikanti et al. 2022, eq. 2).
+        return Footprint(self._parameters[1], 34 * width, config.vocab_size)
 
     def build(self, corpus: Corpus, seed: int, device: torch.device) -> Proxy:
         import torch
@@ -89,15 +98,13 @@ class TransformersTrainer(TorchTrainer):
                 logits = module(input_ids=inputs, use_cache=False).logits
             return summed_cross_entropy(logits.flatten(0, 1), labels.flatten())
 
-        width = getattr(config, "hidden_size", 1024) * getattr(config, "num_hidden_layers", 12)
         notes = {
             "parameters": sum(p.numel() for p in module.parameters()),
             "device": str(device),
             "dtype": str(dtype).removeprefix("torch."),
             "model_type": config.model_type,
         }
-        # About 34 bytes a layer and unit of width (Korthikanti et al. 2022, eq. 2), and logits.
-        return Proxy(module, loss, device, 34 * width + 12 * corpus.vocab_size, notes)
+        return Proxy(module, loss, device, self.micro_batch(device), notes)
 
     def save(self, proxy: Proxy, corpus: Corpus, folder: Path) -> None:
         # The model writes several files; the folder's name appears when all are there.

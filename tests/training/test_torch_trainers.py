@@ -25,7 +25,7 @@ from bimix_tune.mixture import Mixture
 from bimix_tune.training.device import choose_device, compute_dtype, memory_errors
 from bimix_tune.training.llama import LlamaTrainer
 from bimix_tune.training.schedule import Steps
-from bimix_tune.training.step import CPU_MICRO_BATCH, Proxy, micro_batch, passes
+from bimix_tune.training.step import Proxy, passes
 from bimix_tune.training.transformers import TransformersTrainer
 
 DOMAINS = ("ab", "cd", "mixed")
@@ -79,7 +79,7 @@ def test_evaluation_does_not_touch_training(corpus: Path) -> None:
 def test_micro_batches_add_up(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bimix_tune.training.device.compute_dtype", lambda d: torch.float32)
     whole = final(llama(corpus))
-    monkeypatch.setattr("bimix_tune.training.step.CPU_MICRO_BATCH", 48)
+    monkeypatch.setattr("bimix_tune.training.memory.CPU_MICRO_BATCH", 48)
     assert final(llama(corpus)) == pytest.approx(whole, rel=1e-4)
 
 
@@ -312,16 +312,8 @@ def test_devices() -> None:
     assert compute_dtype(torch.device("meta")) == torch.float32
 
 
-def test_micro_batch_follows_the_device() -> None:
-    steps, cpu, wide = Steps(10**6, 128, 4096), torch.device("cpu"), torch.device("meta")
-    assert micro_batch(steps, cpu, 1) * 128 == CPU_MICRO_BATCH
-    assert micro_batch(steps, wide, 2**20) == 8 * 2**30 // 2**20 // 128
-
-
-def test_micro_batches_of_a_step_are_equal() -> None:
-    cpu = torch.device("cpu")
-    assert micro_batch(Steps(10**6, 128, 24), cpu, 1) == 12
-    assert passes(Steps(10**6, 128, 24), cpu, 1) == 2 * 326
+def test_passes_are_micro_batches_of_all_steps() -> None:
+    assert passes(Steps(10**6, 128, 24), 12) == 2 * 326
 
 
 @pytest.mark.gpu

@@ -1,0 +1,98 @@
+"""``bimix-tune benchmark training``: how fast proxies train, beside `transformers.Trainer`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bimix_tune.atomic import write_atomic
+from bimix_tune.benchmark.training_speed import (
+    CASES,
+    ROUNDS,
+    Sheet,
+    Speed,
+    markdown,
+    sheets,
+    time_training,
+)
+from bimix_tune.cli.display import counting
+from bimix_tune.errors import TrainingError
+from bimix_tune.quantities import parse_count
+
+console = Console(highlight=False, markup=False, emoji=False)
+
+
+def training_command(
+    cases: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Some of {', '.join(CASES)}; default all on a GPU, on a CPU those that "
+            "take minutes."
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of each trainer.", min=1)] = ROUNDS,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch_tokens: Annotated[
+        str | None, typer.Option(help="Tokens of a step; default: what suits the case.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path(
+        "runs/benchmark-training"
+    ),
+) -> None:
+    """Time our trainer beside `transformers.Trainer` at the same training, by turns.
+
+    Both begin with the same weights and read the same text; the losses of all steps must agree.
+    On a CPU one thread and its processor time count. The text is made up, nothing is downloaded.
+    Stopped, the same command continues with the next case.
+
+    Example: `bimix-tune benchmark training --cases 2k,4k --device cpu`
+    """
+    names = None if cases is None else [part.strip() for part in cases.split(",") if part.strip()]
+    tokens = None if batch_tokens is None else parse_count(batch_tokens, "--batch-tokens")
+    try:
+        with counting(console, "cases") as monitor:
+            results = time_training(
+                output,
+                names,
+                rounds=rounds,
+                device=device,
+                batch_tokens=tokens,
+                monitor=monitor,
+            )
+    except KeyboardInterrupt:
+        console.print("stopped; the cases that ended are kept: the same command continues")
+        raise typer.Exit(130) from None
+    _show(results, output)
+
+
+def _show(results: list[Speed], output: Path) -> None:
+    """Tables on the terminal and in a file, then what went wrong.
+
+    Raises:
+        TrainingError: The trainers do not train alike, or a case failed.
+    """
+    write_atomic(output / "table.md", markdown(results))
+    for sheet in sheets(results):
+        console.print(Text(f"\n{sheet.title}", style="bold"))
+        console.print(_table(sheet))
+        console.print(Text(sheet.note, style="dim"))
+    console.print(f"\ntables: {output / 'table.md'}", soft_wrap=True)
+    wrong = [f"case {r.case}: {r.failure}" for r in results if r.failure]
+    wrong += [text for r in results if not r.failure for text in r.disagreements()]
+    if wrong:
+        raise TrainingError("; ".join(wrong))
+
+
+def _table(sheet: Sheet) -> Table:
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for at, column in enumerate(sheet.head):
+        table.add_column(Text(column), justify="left" if at < 2 else "right")
+    for row in sheet.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

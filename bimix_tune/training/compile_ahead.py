@@ -12,6 +12,7 @@ PyTorch writes each of its files in one step. So a process that is killed leaves
 
 from __future__ import annotations
 
+import copyreg
 import fcntl
 import hashlib
 import json
@@ -133,7 +134,11 @@ class Compilation:
         def loss(inputs: Tensor, labels: Tensor) -> Tensor:
             return compiled(module, inputs, labels, *angles)
 
-        with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=SHAPES):
+        with (
+            equal_hashes(),
+            warnings.catch_warnings(),
+            torch._dynamo.config.patch(recompile_limit=SHAPES),
+        ):
             warnings.simplefilter("ignore")  # PyTorch's compiler warns of its own old parts
             with torch.no_grad():
                 loss(tokens, labels)
@@ -144,6 +149,27 @@ class Compilation:
 
             return graphed(module, loss, tokens)
         return loss
+
+
+@contextmanager
+def equal_hashes() -> Iterator[None]:
+    """Let PyTorch find in one process what it has compiled in another.
+
+    Its hash of a program pickles ``torch.contiguous_format``, which does not say where it lives,
+    so pickle writes the first module of ``sys.modules`` that has imported torch: another one in
+    each program. In this block its name is written instead.
+    """
+    import torch
+
+    copyreg.dispatch_table[torch.memory_format] = _as_named
+    try:
+        yield
+    finally:
+        del copyreg.dispatch_table[torch.memory_format]
+
+
+def _as_named(memory_format: Any) -> tuple[Any, ...]:
+    return str, (str(memory_format),)
 
 
 def in_a_line(error: Exception) -> str:

@@ -95,6 +95,9 @@ def test_a_run_switches_when_the_background_process_is_done(
     torch._dynamo.utils.counters.clear()
     fast = loss(TOKENS, LABELS)
     assert notes["compiled"] == "after 120 tokens"
+    found = torch._dynamo.utils.counters["inductor"]
+    assert found["fxgraph_cache_hit"] > 0
+    assert found["fxgraph_cache_miss"] == 0  # read, not compiled again
     assert fast.item() == pytest.approx(eager.item(), rel=1e-3)
     exact = Llama(SHAPE, 97)
     exact.load_state_dict(module.state_dict())

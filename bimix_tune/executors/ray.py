@@ -18,7 +18,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from bimix_tune.errors import ExecutorError
-from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress
+from bimix_tune.executors.base import (
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Output,
+    Progress,
+    Retried,
+    Started,
+)
 from bimix_tune.executors.ray_cluster import WorkerRecipe, connect, ray
 from bimix_tune.executors.ray_worker import Ended, Message
 from bimix_tune.training.base import Checkpoint, Trainer
@@ -38,6 +47,7 @@ class _Slot:
 
     actor: Any
     ready: Any  # a reference until the worker has answered, then None
+    name: str = ""
     job: Job | None = None
     stream: Any = None
     started: float = 0.0
@@ -214,7 +224,7 @@ class RayExecutor:
     def _greet(self, slot: _Slot) -> None:
         """Take the answer of a worker that has come up, or failed to."""
         try:
-            host = ray.get(slot.ready, timeout=FETCH_SECONDS)
+            slot.name = ray.get(slot.ready, timeout=FETCH_SECONDS)
         except Exception as error:
             _log.debug("a worker failed to start", exc_info=True)
             slot.failures += 1
@@ -228,7 +238,7 @@ class RayExecutor:
                     "the trainer needs must be installed on every node"
                 ) from error
         else:
-            _log.debug("worker up on %s", host)
+            _log.debug("worker up on %s", slot.name)
             slot.ready, slot.failures = None, 0
 
     # Jobs
@@ -241,6 +251,7 @@ class RayExecutor:
                 slot.job, slot.started, slot.heard = job, time.monotonic(), time.monotonic()
                 run = slot.actor.run.options(num_returns="streaming")
                 slot.stream = run.remote(job.id, job.mixture, job.seed)
+                self._out.append(Started(job.id, slot.name))
 
     def _poll(self, timeout: float) -> None:
         """Wait for news of any worker and take one message from each that has some."""
@@ -272,13 +283,14 @@ class RayExecutor:
         slot.heard = time.monotonic()
         if isinstance(message, Checkpoint):
             self._out.append(Progress(slot.job.id, message))
-        elif isinstance(message, Ended):
+        elif isinstance(message, str):
+            self._out.append(Output(slot.job.id, message))
+        else:
             self._end(slot, slot.job, message)
 
     def _end(self, slot: _Slot, job: Job, message: Ended) -> None:
         """A training came to an end by itself."""
         if message.cause is not None:
-            _log.debug("job %s failed\n%s", job.id, message.trace)
             if message.retry:  # in a fresh process: a CUDA error, say, poisons this one
                 self._fault(slot, message.cause)
                 return
@@ -295,7 +307,7 @@ class RayExecutor:
         if stopping:
             self._out.append(Finished(job.id, stopped=True))
         elif self._faults[job.id] <= self._retries:
-            _log.warning("job %s will be tried again: %s", job.id, cause)
+            self._out.append(Retried(job.id, cause))
             self._waiting.appendleft(job)
         else:
             tries = f" (tried {self._faults[job.id]} times)" if self._retries else ""

@@ -7,6 +7,7 @@ two yields. Errors of the trainer travel as text, because not every exception un
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 from bimix_tune.errors import BimixError
 from bimix_tune.executors.base import one_line
+from bimix_tune.executors.captured import Captured
 from bimix_tune.mixture import Mixture
 from bimix_tune.training.base import Checkpoint, Trainer
 
@@ -31,16 +33,15 @@ class Ended:
         stopped: It was asked to end early.
         cause: The error of the trainer in one line, or None if there was none.
         retry: Whether another try may help: not after an error the trainer itself explains.
-        trace: The traceback behind ``cause``.
     """
 
     stopped: bool = False
     cause: str | None = None
     retry: bool = False
-    trace: str = ""
 
 
-Message = Checkpoint | Ended
+Message = Checkpoint | str | Ended
+"""A text is what the training printed."""
 
 
 class RayWorker:
@@ -58,8 +59,9 @@ class RayWorker:
         self._idle.set()
 
     def ready(self) -> str:
-        """The name of the worker's host: the answer proves that the worker is placed."""
-        return socket.gethostname()
+        """Host and process: the answer proves that the worker is placed."""
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return "/".join([socket.gethostname(), *([f"gpu{gpus}"] if gpus else []), str(os.getpid())])
 
     def stop(self, job_id: int) -> None:
         """Let a job end after its next yield."""
@@ -71,15 +73,23 @@ class RayWorker:
         self._idle.wait(seconds)
 
     def run(self, job_id: int, mixture: Mixture, seed: int) -> Iterator[Message]:
-        """Train, yielding checkpoints and then one `Ended`."""
-        try:
-            yield from self._checkpoints(job_id, mixture, seed)
-        except BimixError as error:
-            yield Ended(cause=one_line(error), trace=traceback.format_exc())
-        except Exception as error:  # noqa: BLE001 - a trainer may raise anything
-            yield Ended(cause=one_line(error), retry=True, trace=traceback.format_exc())
-        else:
-            yield Ended(stopped=job_id in self._stopped)
+        """Train, yielding checkpoints and what is printed, and then one `Ended`."""
+        with Captured() as printed:
+            try:
+                for checkpoint in self._checkpoints(job_id, mixture, seed):
+                    if text := printed.take():
+                        yield text
+                    yield checkpoint
+                end = Ended(stopped=job_id in self._stopped)
+            except BimixError as error:
+                end = Ended(cause=one_line(error))
+                printed.keep(traceback.format_exc())
+            except Exception as error:  # noqa: BLE001 - a trainer may raise anything
+                end = Ended(cause=one_line(error), retry=True)
+                printed.keep(traceback.format_exc())
+        if text := printed.take():
+            yield text
+        yield end
 
     def _checkpoints(self, job_id: int, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
         """What the trainer yields, with signs of life thinned out, until a stop."""

@@ -14,8 +14,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,9 @@ from bimix_tune.loop.result import (
     RunRecord,
     SearchResult,
 )
+from bimix_tune.loop.search_log import RunLogs, SearchLog
 from bimix_tune.mixture import Mixture
+from bimix_tune.observing import LawFitted, Observer, Observers, SlotsChanged
 from bimix_tune.proposals import trust_region
 from bimix_tune.pruner import BiMixPruner
 from bimix_tune.sampler import BiMixSampler
@@ -125,6 +127,7 @@ def search(
     rivals: str = "all",
     seed: int = 0,
     monitor: Callable[[SearchState], None] | None = None,
+    observers: Iterable[Observer] = (),
 ) -> SearchResult:
     """Search for the best mixture by training proxies; continue a search that was stopped.
 
@@ -148,10 +151,11 @@ def search(
         rivals: Which baselines are confirmed: ``"all"``, or the ``"best"`` of the search.
         seed: Seed of the search and of its trainings; the confirmation uses the next ones.
         monitor: Called about twice a second with the state of the search.
+        observers: Are told every event, and closed at the end; see `bimix_tune.observing`.
 
     Returns:
         The recommendation with its evidence; also written to ``result.json``, ``law.json`` and
-        ``curves.jsonl`` in the folder.
+        ``curves.jsonl`` in the folder, beside ``log.jsonl`` and the output of runs in ``logs/``.
 
     Raises:
         ConfigError: An argument is out of range, or the folder holds a search begun with other
@@ -178,6 +182,9 @@ def search(
     with (
         ledger.only_driver(folder),
         interrupts.deferred(),
+        closing(
+            Observers([SearchLog(folder / "log.jsonl"), RunLogs(folder / "logs"), *observers])
+        ) as observe,
         nullcontext(executor) if executor else LocalExecutor(trainer) as running_on,
     ):
         study = ledger.open_study(
@@ -194,7 +201,17 @@ def search(
             if broken := space.violation(mixture):
                 raise ConfigError(f"baseline {label!r} is no mixture of the space: {broken}")
         loop = _Loop(
-            study, space, trainer, running_on, folder, tokens, seed, worth, monitor, interrupts
+            study,
+            space,
+            trainer,
+            running_on,
+            folder,
+            tokens,
+            seed,
+            worth,
+            monitor,
+            observe,
+            interrupts,
         )
         return loop.run(trials, distinct(dict(baselines)), confirm_seeds, rivals)
 
@@ -235,10 +252,13 @@ class _Loop:
         seed: int,
         worth: float | None,
         monitor: Callable[[SearchState], None] | None,
+        observe: Observers,
         interrupts: Interrupts,
     ) -> None:
         self.study, self.space, self.folder = study, space, folder
         self.seed, self.monitor, self.told = seed, monitor, 0.0
+        self.observe, self.slots = observe, 0
+        self.fitted: LawFit | None = None  # the law that observers know
         self.final_law: LawFit | None = None
         self.optimum: tuple[LawFit, Mixture, float, float] | None = None
         self.executor, self.trainer, self.target_tokens = executor, trainer, target_tokens
@@ -259,6 +279,7 @@ class _Loop:
             unit=trainer.unit,
             on_ask=self.note_role,
             on_change=self.changed,
+            observe=observe,
             interrupts=interrupts,
         )
 
@@ -281,12 +302,12 @@ class _Loop:
             save_curves(self.folder, ledger.records_of(self.study, self.space))
         result = outcome(self.study, self.space, self.folder)
         save_result(result)
+        self.study.set_user_attr(ledger.PLANNED, ["ended", 0])
         return result
 
     def explore(self, trials: int, baselines: dict[str, Mixture]) -> None:
         """The search proper: baselines first, then what the sampler proposes."""
-        self.total = trials
-        self.changed(certainly=True)
+        self.enter("search", trials)
         for label, mixture in list(baselines.items())[:trials]:
             ledger.enqueue(self.study, mixture, BASELINE, label, self.seed)
         self.driver.run(lambda: self.wants_more(trials), self.seed)
@@ -316,11 +337,17 @@ class _Loop:
             best = best_of(runs)
             baselines = {k: m for k, m in baselines.items() if best and k == best.label}
         chosen = {RECOMMENDATION: recommendation, **baselines}
-        self.phase, self.total = "confirmation", len(chosen) * seeds
+        self.enter("confirmation", len(chosen) * seeds)
         for offset in range(1, seeds + 1):
             for label, mixture in chosen.items():
                 ledger.enqueue(self.study, mixture, CONFIRMATION, label, self.seed + offset)
         self.driver.run(lambda: bool(ledger.waiting(self.study)), self.seed)
+        self.changed(certainly=True)
+
+    def enter(self, phase: str, total: int) -> None:
+        """Begin a phase, and note it for those who watch from elsewhere."""
+        self.phase, self.total = phase, total
+        self.study.set_user_attr(ledger.PLANNED, [phase, total])
         self.changed(certainly=True)
 
     def note_role(self, trial: Trial, mixture: Mixture) -> None:
@@ -329,6 +356,9 @@ class _Loop:
         if ledger.ROLE not in trial.user_attrs:
             trial.set_user_attr(ledger.ROLE, STARTUP if law is None else PROPOSAL)
         if law is not None:
+            if law is not self.fitted:
+                self.fitted = law
+                self.observe(LawFitted(law.status))
             mean, sd = law.objective([mixture], self.trainer.tokens)
             trial.set_user_attr(ledger.PREDICTED, [float(mean[0]), float(sd[0])])
 
@@ -343,6 +373,9 @@ class _Loop:
 
     def changed(self, certainly: bool = False) -> None:
         """Tell the monitor, at most about twice a second, and when a phase begins or ends."""
+        if self.slots != self.executor.slots:
+            self.slots = self.executor.slots
+            self.observe(SlotsChanged(self.slots))
         now = time.monotonic()
         if self.monitor is not None and (certainly or now - self.told > MONITOR_SECONDS):
             self.monitor(self.state())

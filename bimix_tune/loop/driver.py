@@ -17,10 +17,29 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from bimix_tune.errors import BimixError, DivergedError, ExecutorError
-from bimix_tune.executors.base import Event, Executor, Failed, Finished, Job, Progress
+from bimix_tune.executors.base import (
+    Event,
+    Executor,
+    Failed,
+    Finished,
+    Job,
+    Output,
+    Progress,
+    Retried,
+    Started,
+)
 from bimix_tune.loop import ledger
 from bimix_tune.loop.interrupts import Interrupts
 from bimix_tune.mixture import Mixture
+from bimix_tune.observing import (
+    RunAsked,
+    RunCheckpoint,
+    RunEnded,
+    RunOutput,
+    RunRetried,
+    RunStarted,
+    SearchEvent,
+)
 from bimix_tune.space import SearchSpace
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.trials import report_losses, suggest_mixture
@@ -47,6 +66,7 @@ class Running:
     reported: int = 0
     objective: float | None = None
     stopping: bool = False
+    retries: list[str] = field(default_factory=list)
 
 
 class Driver:
@@ -60,6 +80,7 @@ class Driver:
         unit: Unit of the losses.
         on_ask: Called with each new trial before it starts; must note its role if it has none.
         on_change: Called after every round of events.
+        observe: Called with everything that happens to a run.
         interrupts: Told when the driver only waits, so that a signal does no harm.
     """
 
@@ -73,6 +94,7 @@ class Driver:
         unit: str,
         on_ask: Callable[[Trial, Mixture], None],
         on_change: Callable[[], None],
+        observe: Callable[[SearchEvent], None],
         interrupts: Interrupts,
     ) -> None:
         self._study = study
@@ -82,6 +104,7 @@ class Driver:
         self._unit = unit
         self._on_ask = on_ask
         self._on_change = on_change
+        self._observe = observe
         self._interrupts = interrupts
         self._failures: list[str] = []
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
@@ -122,6 +145,9 @@ class Driver:
         attrs = trial.user_attrs
         run = Running(trial, attrs[ledger.ROLE], attrs.get(ledger.LABEL, ""), mixture)
         self.running[trial.number] = run
+        self._observe(
+            RunAsked(trial.number, run.role, run.label, mixture, int(attrs[ledger.SEED]))
+        )
         self._executor.submit(Job(trial.number, mixture, int(attrs[ledger.SEED])))
 
     def _handle(self, event: Event) -> None:
@@ -134,6 +160,14 @@ class Driver:
             except BimixError as error:  # a trainer that leaves out a target, say
                 self._executor.stop(event.job_id)
                 self._end(event.job_id, run, str(error))
+        elif isinstance(event, Started):
+            run.trial.set_user_attr(ledger.SLOT, event.slot)
+            run.trial.set_user_attr(ledger.STARTED, round(time.time(), 2))
+            self._observe(RunStarted(event.job_id, event.slot))
+        elif isinstance(event, Output):
+            self._observe(RunOutput(event.job_id, event.text))
+        elif isinstance(event, Retried):
+            self._retried(run, event.cause)
         elif isinstance(event, Failed):
             self._end(event.job_id, run, event.cause)
         else:
@@ -159,6 +193,11 @@ class Driver:
                 decayed=checkpoint.decayed,
                 unit=self._unit,
             )
+            self._observe(
+                RunCheckpoint(
+                    run.trial.number, checkpoint.tokens, checkpoint.losses, run.objective
+                )
+            )
             if ledger.is_prunable(run.role) and checkpoint.tokens < self._tokens:
                 run.stopping = run.stopping or run.trial.should_prune()
                 if run.stopping:
@@ -166,6 +205,12 @@ class Driver:
         if checkpoint.notes:
             run.trial.set_user_attr(ledger.NOTES, dict(checkpoint.notes))
         run.tokens = checkpoint.tokens
+
+    def _retried(self, run: Running, cause: str) -> None:
+        """Note on the trial why it is tried again."""
+        run.retries.append(cause)
+        run.trial.set_user_attr(ledger.RETRIES, run.retries)
+        self._observe(RunRetried(run.trial.number, cause))
 
     def _finished(self, run: Running, event: Finished) -> None:
         number = run.trial.number
@@ -182,7 +227,12 @@ class Driver:
         value = run.objective if state == TrialState.COMPLETE else None
         self._study.tell(number, value, state=state)
         self._succeeded = True
+        self._forget(number, run, state)
+
+    def _forget(self, number: int, run: Running, state: TrialState, cause: str = "") -> None:
         del self.running[number]
+        seconds = round(time.monotonic() - run.started, 2)
+        self._observe(RunEnded(number, state.name, run.tokens, run.objective, seconds, cause))
 
     def _end(self, number: int, run: Running, cause: str) -> None:
         """Record a failure; call the search off if nothing ever worked."""
@@ -190,7 +240,7 @@ class Driver:
         run.trial.set_user_attr(ledger.SECONDS, round(time.monotonic() - run.started, 2))
         run.trial.set_user_attr(ledger.CAUSE, cause)
         self._study.tell(number, state=TrialState.FAIL)
-        del self.running[number]
+        self._forget(number, run, TrialState.FAIL, cause)
         self._failures.append(cause)
         if not self._succeeded and len(self._failures) >= HOPELESS:
             raise ExecutorError(

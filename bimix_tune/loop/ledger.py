@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 ROLE, LABEL, SEED, CAUSE, SECONDS = "role", "label", "seed", "cause", "seconds"
 NOTES, PREDICTED, RETRY_OF = "notes", "predicted", "retry_of"
 SETTINGS, TARGET_TOKENS, RECOMMENDED = "settings", "target_tokens", "recommended"
+SLOT, STARTED, RETRIES = "slot", "started", "retries"
+PLANNED = "planned"
+"""Runs of the phase that a search is in: ``[phase, runs]``, the phase being "ended" at last."""
 SETTLED = "settled"
 """Why a search ended before its last trial."""
 USED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
@@ -250,6 +253,9 @@ def record_of(trial: FrozenTrial, space: SearchSpace) -> RunRecord:
         seconds=float(attrs.get(SECONDS, math.nan)),
         cause=attrs.get(CAUSE, ""),
         notes=attrs.get(NOTES, {}),
+        slot=attrs.get(SLOT, ""),
+        started=float(attrs.get(STARTED, math.nan)),
+        retries=tuple(attrs.get(RETRIES, ())),
     )
 
 

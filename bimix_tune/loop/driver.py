@@ -17,7 +17,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from bimix_tune.errors import BimixError, DivergedError, ExecutorError
-from bimix_tune.executors.base import Event, Executor, Failed, Finished, Job, Progress
+from bimix_tune.executors.base import Event, Executor, Failed, Finished, Job, Progress, Started
 from bimix_tune.loop import ledger
 from bimix_tune.loop.interrupts import Interrupts
 from bimix_tune.mixture import Mixture
@@ -126,7 +126,7 @@ class Driver:
 
     def _handle(self, event: Event) -> None:
         run = self.running.get(event.job_id)
-        if run is None:
+        if run is None or isinstance(event, Started):
             return
         if isinstance(event, Progress):
             try:

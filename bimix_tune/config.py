@@ -24,11 +24,14 @@ from pydantic import (
 from bimix_tune.corpus import PINS, STARTER_BYTES, Corpus, build_corpus, starter_sources
 from bimix_tune.errors import ConfigError, SpaceError, did_you_mean
 from bimix_tune.executors import Executor, executor_class
+from bimix_tune.masking import expanded, masked
 from bimix_tune.mixture import Mixture
+from bimix_tune.observing import Observer
 from bimix_tune.options import typed
 from bimix_tune.quantities import parse_count
 from bimix_tune.space import Domain, SearchSpace, Target, load_space
 from bimix_tune.strategies.baselines import baseline_mixtures
+from bimix_tune.tracking import check_trackers, make_trackers
 from bimix_tune.training import check_options, load_trainer
 from bimix_tune.training.base import Trainer
 from bimix_tune.training.torch_trainer import TorchTrainer
@@ -49,19 +52,25 @@ def _kind(value: Any) -> Any:
 def check_storage(url: str | None) -> str | None:
     """Refuse the URL of a database that cannot be used, before any work is done for it.
 
+    Returns:
+        The URL with ``$NAME`` and ``${NAME}`` replaced by environment variables, so that no
+        password needs to be in a file or a command line.
+
     Raises:
-        ConfigError: It is no such URL, or the driver that it needs is not installed.
+        ConfigError: It is no such URL, a variable is not set, or the driver that it needs is
+            not installed.
     """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
         if url is not None:
+            url = expanded("storage", url)
             make_url(url).get_dialect().import_dbapi()
     except (ArgumentError, ImportError) as error:
         raise ConfigError(
             "a storage is the URL of a database whose driver is installed, such as "
-            f"sqlite:///study.db, but here: {error}"
+            f"sqlite:///study.db, but here: {masked(str(error))}"
         ) from error
     return url
 
@@ -110,7 +119,10 @@ class RunConfig(Section):
     search: SearchSection = SearchSection()
     executor: Options = {"type": "ray"}
     folder: str | None = None
-    storage: Annotated[str | None, AfterValidator(check_storage)] = None
+    storage: Annotated[str | None, AfterValidator(check_storage), Field(repr=False)] = None
+    track: Annotated[
+        dict[str, dict[str, Any]], BeforeValidator(lambda wanted: check_trackers(wanted or ()))
+    ] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,6 +321,20 @@ def make_executor(config: RunConfig, trainer: Trainer) -> Executor:
     kind, options = _executor(config)
     made: Executor = kind(trainer, **options)
     return made
+
+
+def make_observers(config: RunConfig, folder: Path, executor: Executor) -> list[Observer]:
+    """Who else is told of the search: trackers, and Prometheus where Ray can export to it.
+
+    Raises:
+        MissingExtraError: The library of a tracker is not installed.
+    """
+    observers = make_trackers(config.track, folder)
+    if config.executor.get("type", "ray") == "ray":
+        from bimix_tune.executors.ray_metrics import RayMetrics
+
+        observers.append(RayMetrics(folder.resolve().name))
+    return observers
 
 
 def _executor(config: RunConfig) -> tuple[Any, dict[str, Any]]:

@@ -105,8 +105,9 @@ class Executor(Protocol):
         - `submit` never blocks; jobs beyond `slots` wait in order of submission. A few more
           than `slots` save a slot from waiting while the next one is thought out.
         - Each job yields `Started`, any number of `Progress` and `Output`, and then exactly
-          one `Finished` or `Failed`. A job that is tried again yields `Retried`, `Started` again and its progress from
-          where the trainer takes it up; one that is stopped while it waits never starts.
+          one `Finished` or `Failed`. A job that is tried again yields `Retried`, then `Started`
+          again, and its progress from where the trainer takes it up; one that is stopped while
+          it waits never starts.
         - `stop` of an unknown or ended job does nothing.
         - `close` ends all jobs without events, can be called twice, and is called on leaving
           a ``with`` block.

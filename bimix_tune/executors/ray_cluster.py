@@ -16,6 +16,7 @@ from typing import Any
 
 from bimix_tune.errors import ExecutorError, missing_extra
 from bimix_tune.executors.base import one_line
+from bimix_tune.executors.ray_security import HOW, on_loopback, warn_if_open
 from bimix_tune.executors.ray_worker import RayWorker
 from bimix_tune.training.base import Trainer
 
@@ -63,14 +64,19 @@ def connect(address: str | None, otherwise: str = "use `executor: local`") -> co
     if own:
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
-        with _environment(RAY_USAGE_STATS_ENABLED="0"):
+        with (
+            _environment(RAY_USAGE_STATS_ENABLED="0"),
+            on_loopback() if own else contextlib.nullcontext(),
+        ):
             ray.init(address=address, **options)
     except Exception as error:
         what = "start on this machine" if own else f"connect to the cluster {address!r}"
-        mend = "mend that" if own else "check Ray's version, and RAY_AUTH_MODE=token with the token"
+        mend = "mend that" if own else f"check Ray's version and its token ({HOW})"
         raise ExecutorError(
             f"Ray cannot {what} ({one_line(error)}); {mend}, or {otherwise}"
         ) from error
+    if not own:
+        warn_if_open(ray.nodes())
     connection.enter_context(_hushed())
     connection.callback(ray.shutdown)  # before the notices are let through again
     return connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 
@@ -42,12 +43,14 @@ class RayMetrics:
         self._total = Gauge("bimix_slots", "Slots of the executor", **told)
         self._best = Gauge("bimix_best_objective", "Least objective of a run", **told)
         bounds = [1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0, 43200.0]
-        self._seconds = Histogram("bimix_run_seconds", "Wall time of runs", boundaries=bounds, **told)
+        self._seconds = Histogram(
+            "bimix_run_seconds", "Wall time of runs", boundaries=bounds, **told
+        )
         for metric in (self._ended, self._retries, self._tokens, self._speed, self._seconds):
             metric.set_default_tags(tags)
         for gauge in (self._busy, self._total, self._best):
             gauge.set_default_tags(tags)
-        self._least: float | None = None
+        self._least = math.inf
         self._seen: dict[int, int] = {}  # tokens by run under way
         self._recent: deque[tuple[float, int]] = deque()
 
@@ -77,9 +80,9 @@ class RayMetrics:
         self._seen.pop(event.run, None)
         self._busy.set(len(self._seen))
         self._ended.inc(tags={"state": event.state.lower()})
-        self._seconds.observe(max(event.seconds, 1e-3))  # Ray refuses 0
+        self._seconds.observe(event.seconds)
         if event.state == "COMPLETE" and event.objective is not None:
-            self._least = min(event.objective, self._least or event.objective)
+            self._least = min(event.objective, self._least)
             self._best.set(self._least)
 
     def _count_tokens(self, run: int, tokens: int) -> None:

@@ -105,8 +105,9 @@ class SearchState:
         times = [r.seconds for r in self.records if r.state == "COMPLETE" and r.seconds > 0]
         if not times:
             return math.nan
-        left = self.total - self.done - sum(r.tokens / self.tokens for r in self.running)
-        return max(left, 0.0) * sum(times) / len(times) / max(self.slots, 1)
+        curves = [r.curve for r in self.records if r.state == "RUNNING" and r.curve is not None]
+        left = self.total - self.done - sum(c.tokens[-1] / self.tokens for c in curves)
+        return max(float(left), 0.0) * sum(times) / len(times) / max(self.slots, 1)
 
 
 def search(

@@ -145,9 +145,7 @@ class Driver:
         attrs = trial.user_attrs
         run = Running(trial, attrs[ledger.ROLE], attrs.get(ledger.LABEL, ""), mixture)
         self.running[trial.number] = run
-        self._observe(
-            RunAsked(trial.number, run.role, run.label, mixture, int(attrs[ledger.SEED]))
-        )
+        self._observe(RunAsked(trial.number, run.role, run.label, mixture, int(attrs[ledger.SEED])))
         self._executor.submit(Job(trial.number, mixture, int(attrs[ledger.SEED])))
 
     def _handle(self, event: Event) -> None:
@@ -194,9 +192,7 @@ class Driver:
                 unit=self._unit,
             )
             self._observe(
-                RunCheckpoint(
-                    run.trial.number, checkpoint.tokens, checkpoint.losses, run.objective
-                )
+                RunCheckpoint(run.trial.number, checkpoint.tokens, checkpoint.losses, run.objective)
             )
             if ledger.is_prunable(run.role) and checkpoint.tokens < self._tokens:
                 run.stopping = run.stopping or run.trial.should_prune()
@@ -236,7 +232,7 @@ class Driver:
 
     def _end(self, number: int, run: Running, cause: str) -> None:
         """Record a failure; call the search off if nothing ever worked."""
-        logger.warning("run %d failed: %s", number, cause)
+        logger.info("run %d failed: %s", number, cause)
         run.trial.set_user_attr(ledger.SECONDS, round(time.monotonic() - run.started, 2))
         run.trial.set_user_attr(ledger.CAUSE, cause)
         self._study.tell(number, state=TrialState.FAIL)

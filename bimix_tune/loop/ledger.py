@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bimix_tune.errors import ConfigError, ExecutorError, MixtureError
 from bimix_tune.loop.result import BASELINE, CONFIRMATION, PROPOSAL, RunRecord
+from bimix_tune.masking import masked
 from bimix_tune.mixture import SAME_MIXTURE, Mixture
 from bimix_tune.space import SearchSpace
 from bimix_tune.trials import ENQUEUED, HELD_BACK, PREFIX, curve_of, mixture_of
@@ -99,7 +100,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, ImportError) as error:
-        reason = str(error).splitlines()[0]
+        reason = masked(str(error).splitlines()[0])
         raise ConfigError(f"the storage of {folder} cannot be opened: {reason}") from error
 
 
@@ -223,11 +224,26 @@ def waiting(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
 
 
-def records_of(study: Study, space: SearchSpace) -> list[RunRecord]:
-    """All trials but the superseded, in the words of this project."""
+def records_of(
+    study: Study, space: SearchSpace, ended: dict[int, RunRecord] | None = None
+) -> list[RunRecord]:
+    """All trials but the superseded, in the words of this project.
+
+    Args:
+        study: The study.
+        space: Of its mixtures.
+        ended: Remembers those that have ended between calls, by number.
+    """
     gone = superseded(study)
-    trials = study.get_trials(deepcopy=False)
-    return [record_of(t, space) for t in trials if t.number not in gone]
+    records = []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.number not in gone:
+            record = None if ended is None else ended.get(trial.number)
+            record = record or record_of(trial, space)
+            if ended is not None and trial.state.is_finished():
+                ended[trial.number] = record
+            records.append(record)
+    return records
 
 
 def record_of(trial: FrozenTrial, space: SearchSpace) -> RunRecord:

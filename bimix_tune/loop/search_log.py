@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,9 +66,7 @@ class _File(logging.FileHandler):
 
     error: BaseException | None = None
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        import sys
-
+    def handleError(self, record: logging.LogRecord) -> None:
         self.error = sys.exc_info()[1]
 
 

@@ -27,23 +27,28 @@ TRACKERS: Mapping[str, str] = {
 }
 """Where the tracker of each name is; the first argument of its class is the run folder."""
 
-Wanted = Sequence[str] | Mapping[str, Mapping[str, Any] | None]
+Wanted = str | Sequence[str] | Mapping[str, Mapping[str, Any] | None]
 
 
 def check_trackers(wanted: Wanted) -> dict[str, dict[str, Any]]:
     """Options by tracker, checked as far as that goes without its library.
 
     Args:
-        wanted: Names, or options by name.
+        wanted: A name, names, or options by name.
 
     Raises:
         ConfigError: A tracker or an option is unknown, or a value is not of its type.
     """
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if not isinstance(wanted, list | tuple | Mapping):
+        raise ConfigError(f"trackers are a list or a mapping with options, but got {wanted!r}")
     names = wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted)
     checked = {}
     for name, options in names.items():
         if name not in TRACKERS:
             raise ConfigError(f"no tracker {name!r}" + did_you_mean(name, TRACKERS))
+        if options is not None and not isinstance(options, Mapping):
+            raise ConfigError(f"tracker {name!r} takes options by name, but got {options!r}")
         types = get_type_hints(_class(name).__init__)
         known = [n for n in types if n not in ("folder", "return")]
         for option in options or {}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -52,7 +52,7 @@ def utilisation(
         window: How many seconds back.
     """
     first: dict[str, float] = {}
-    busy: Counter[str] = Counter()
+    busy: dict[str, float] = defaultdict(float)
     running: int = 0
     trained: float = 0.0
     for record in records:

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from bimix_tune.errors import ExecutorError, did_you_mean
-from bimix_tune.executors.base import Event, Executor, Failed, Finished, Job, Progress
+from bimix_tune.executors.base import Event, Executor, Failed, Finished, Job, Progress, Started
 
 __all__ = [
     "EXECUTORS",
@@ -18,6 +18,7 @@ __all__ = [
     "Finished",
     "Job",
     "Progress",
+    "Started",
     "executor_class",
 ]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from bimix_tune.errors import ExecutorError
-from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress, one_line
+from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress, Started, one_line
 from bimix_tune.training.base import Checkpoint, Trainer
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class LocalExecutor:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._waiting: deque[Job] = deque()
-        self._current: tuple[int, Iterator[Checkpoint]] | None = None
+        self._current: tuple[int, Generator[Checkpoint, None, None]] | None = None
         self._pending: list[Event] = []
         self._closed = False
 
@@ -51,9 +51,9 @@ class LocalExecutor:
     def events(self, timeout: float) -> list[Event]:
         """Train on until something is worth telling, or for ``timeout`` seconds.
 
-        Worth telling are a checkpoint with losses and the end of a job. Signs of life in
-        between are reported along with them, the latest one only. The training takes at least
-        one step, however short the timeout.
+        Worth telling are the beginning of a job, a checkpoint with losses, and its end. Signs
+        of life in between are reported along with them, the latest one only. The training takes
+        at least one step, however short the timeout.
         """
         out, self._pending = self._pending, []
         until = time.monotonic() + timeout
@@ -90,16 +90,14 @@ class LocalExecutor:
         self.close()
 
     def _advance(self) -> Event:
-        """Take the current (or next) job to its next yield."""
+        """Begin the next job, or take the current one to its next yield."""
         if self._current is None:
             job = self._waiting.popleft()
-            job_id = job.id
-        else:
-            job_id = self._current[0]
+            self._current = job.id, _lazily(self._trainer, job)
+            return Started(job.id, "local")
+        job_id, training = self._current
         try:
-            if self._current is None:
-                self._current = job_id, iter(self._trainer.run(job.mixture, job.seed))
-            return Progress(job_id, next(self._current[1]))
+            return Progress(job_id, next(training))
         except StopIteration:
             self._current = None
             return Finished(job_id)
@@ -111,12 +109,16 @@ class LocalExecutor:
     def _end_current(self) -> None:
         """Close the generator of the current job, so that its clean-up runs."""
         current, self._current = self._current, None
-        close = getattr(current[1], "close", None) if current else None
-        if close is not None:
+        if current is not None:
             try:
-                close()
+                current[1].close()
             except Exception:  # noqa: BLE001 - the job is over either way
                 _log.debug("a trainer failed while it was being stopped", exc_info=True)
+
+
+def _lazily(trainer: Trainer, job: Job) -> Generator[Checkpoint, None, None]:
+    """The training of a job; even the call of ``run`` waits for the first ``next``."""
+    yield from trainer.run(job.mixture, job.seed)
 
 
 def _matters(event: Event) -> bool:

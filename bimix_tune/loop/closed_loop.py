@@ -14,27 +14,29 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import Study
 from optuna.trial import Trial
 
-from bimix_tune.errors import ConfigError, did_you_mean
+from bimix_tune.errors import ConfigError, ExecutorError, did_you_mean
 from bimix_tune.executors.base import Executor
 from bimix_tune.executors.local import LocalExecutor
 from bimix_tune.laws import LawFit, optimise
 from bimix_tune.loop import ledger
+from bimix_tune.loop.company import Company
 from bimix_tune.loop.driver import Driver, Running
 from bimix_tune.loop.interrupts import Interrupts
 from bimix_tune.loop.outcome import (
     best_of,
+    is_noted,
     note_recommendation,
     outcome,
     recommend,
@@ -60,9 +62,16 @@ from bimix_tune.space import SearchSpace
 from bimix_tune.stopping import StopWhenSettled
 from bimix_tune.strategies.baselines import baseline_mixtures, distinct
 from bimix_tune.training.base import Trainer
+from bimix_tune.trials import ENQUEUED
 
 RIVALS = ("all", "best")
 MONITOR_SECONDS = 0.4
+IDLE_SECONDS = 0.5
+"""Between two looks at what other drivers have done, where there is nothing to do."""
+TEND_SECONDS = 10.0
+"""Between two looks for drivers that died."""
+Run = tuple[Mixture, str, str, int]
+"""What `ledger.enqueue` takes: a mixture, its role, label and seed."""
 INCIDENTAL = ("device", "save_to", "corpus", "runs", "sleep", "grace")
 """Options of trainers that do not change losses, or that paths cannot identify (a corpus has a
 key for that); a search may be continued with others."""
@@ -181,7 +190,9 @@ def search(
     known |= {"unit": trainer.unit, **(settings or {}), "trainer": described(trainer)}
     interrupts = Interrupts()
     with (
-        ledger.only_driver(folder),
+        ledger.only_driver(folder)
+        if storage is None
+        else nullcontext(folder.mkdir(parents=True, exist_ok=True)),
         interrupts.deferred(),
         closing(
             Observers([SearchLog(folder / "log.jsonl"), RunLogs(folder / "logs"), *observers])
@@ -194,6 +205,7 @@ def search(
             known,
             sampler or BiMixSampler(space, target_tokens=tokens, seed=seed),
             pruner or BiMixPruner(),
+            wait=interrupts.sleep,
         )
         study.set_user_attr(ledger.TARGET_TOKENS, tokens)
         if baselines is None:
@@ -201,6 +213,8 @@ def search(
         for label, mixture in baselines.items():
             if broken := space.violation(mixture):
                 raise ConfigError(f"baseline {label!r} is no mixture of the space: {broken}")
+        # A folder has one driver, and a storage in memory one process.
+        company = Company(study, alone=storage is None or isinstance(storage, InMemoryStorage))
         loop = _Loop(
             study,
             space,
@@ -213,6 +227,7 @@ def search(
             monitor,
             observe,
             interrupts,
+            company,
         )
         return loop.run(trials, distinct(dict(baselines)), confirm_seeds, rivals)
 
@@ -255,11 +270,15 @@ class _Loop:
         monitor: Callable[[SearchState], None] | None,
         observe: Observers,
         interrupts: Interrupts,
+        company: Company,
     ) -> None:
+        self.interrupts, self.company, self.tended = interrupts, company, -math.inf
+        study._storage.mark[ledger.DRIVER] = company.id  # type: ignore[attr-defined]
         self.study, self.space, self.folder = study, space, folder
         self.seed, self.monitor, self.told = seed, monitor, 0.0
         self.observe, self.slots = observe, 0
         self.fitted: LawFit | None = None  # the law that observers know
+        self.ended: dict[int, RunRecord] = {}
         self.final_law: LawFit | None = None
         self.optimum: tuple[LawFit, Mixture, float, float] | None = None
         self.executor, self.trainer, self.target_tokens = executor, trainer, target_tokens
@@ -278,6 +297,7 @@ class _Loop:
             executor,
             tokens=trainer.tokens,
             unit=trainer.unit,
+            wanted=self.is_wanted,
             on_ask=self.note_role,
             on_change=self.changed,
             observe=observe,
@@ -287,20 +307,20 @@ class _Loop:
     def run(
         self, trials: int, baselines: dict[str, Mixture], confirm_seeds: int, rivals: str
     ) -> SearchResult:
-        ledger.requeue_lost(self.study)
-        try:
-            self.explore(trials, baselines)
-            recommendation, self.final_law = recommend(self.study, self.space, self.target_tokens)
-            note_recommendation(self.study, self.space, self.target_tokens, recommendation)
-            if confirm_seeds:
-                self.confirm(recommendation, baselines, confirm_seeds, rivals)
-        except BaseException:
-            for number in self.driver.running:
-                self.executor.stop(number)
-            ledger.requeue_lost(self.study)
-            raise
-        finally:
-            save_curves(self.folder, ledger.records_of(self.study, self.space))
+        with self.company.present():
+            try:
+                self.explore(trials, baselines)
+                recommendation = self.settle_recommendation()
+                if confirm_seeds:
+                    self.confirm(recommendation, baselines, confirm_seeds, rivals)
+            except BaseException:
+                for number in self.driver.running:
+                    self.executor.stop(number)
+                with suppress(ExecutorError):  # the storage may be what went wrong
+                    ledger.requeue_lost(self.study, self.company.own())
+                raise
+            finally:
+                save_curves(self.folder, self.records())
         result = outcome(self.study, self.space, self.folder)
         save_result(result)
         self.study.set_user_attr(ledger.PLANNED, ["ended", 0])
@@ -309,40 +329,80 @@ class _Loop:
     def explore(self, trials: int, baselines: dict[str, Mixture]) -> None:
         """The search proper: baselines first, then what the sampler proposes."""
         self.enter("search", trials)
-        for label, mixture in list(baselines.items())[:trials]:
-            ledger.enqueue(self.study, mixture, BASELINE, label, self.seed)
-        self.driver.run(lambda: self.wants_more(trials), self.seed)
-        early = ledger.used_trials(self.study) < trials
-        gain = f"all further runs together promise {self.gain[1]:.2g}, less than {self.worth}"
-        self.study.set_user_attr(ledger.SETTLED, gain if early else None)
+        first = list(baselines.items())[:trials]
+        runs = [(mixture, BASELINE, label, self.seed) for label, mixture in first]
+        self.take_part(runs, lambda: self.room(trials))
+        if self.company.leads():
+            early = ledger.used_trials(self.study) < trials
+            gain = f"all further runs together promise {self.gain[1]:.2g}, less than {self.worth}"
+            self.study.set_user_attr(ledger.SETTLED, gain if early else None)
         self.changed(certainly=True)
 
-    def wants_more(self, trials: int) -> bool:
-        """Whether another run is affordable and worth it; baselines always are."""
-        if ledger.used_trials(self.study) >= trials:
-            return False
-        if self.worth is None or ledger.waiting(self.study):
-            return True
+    def take_part(self, runs: Sequence[Run], more: Callable[[], int]) -> None:
+        """One phase, with other drivers if there are any: until no run of it is left.
+
+        Args:
+            runs: What the leader queues, unless the study has it.
+            more: As `Driver.run` has it.
+        """
+        queued = False
+        while True:
+            self.tend()
+            if self.company.leads() and not queued:
+                for run in runs:
+                    ledger.enqueue(self.study, *run)
+            queued = queued or all(ledger.is_known(self.study, *run) for run in runs)
+            if queued:
+                self.driver.run(more, self.seed)
+                if not ledger.unended(self.study, self.phase == "confirmation"):
+                    return
+            self.interrupts.sleep(IDLE_SECONDS)
+            self.changed()
+
+    def tend(self) -> None:
+        """Queue what dead drivers left running, now and then."""
+        now = time.monotonic()
+        if now - self.tended > TEND_SECONDS and self.company.leads():
+            if not self.company.alone or self.tended < 0:
+                ledger.requeue_lost(self.study, self.company.lost())
+            self.tended = now
+
+    def room(self, trials: int) -> int:
+        """How many more runs are affordable and worth it; those in the queue always are."""
+        queue = ledger.waiting(self.study)
+        repeats = sum(ledger.RETRY_OF in t.user_attrs for t in queue)
+        left = trials - ledger.used_trials(self.study)
+        if left <= 0 or self.worth is None or queue:
+            return max(left, 0) + repeats
         law, _ = self.law_keeper.law_for(self.study, -1)
         if law is not None and law is not self.gain[0]:
             keeper = StopWhenSettled(self.worth, self.law_keeper)
             self.gain = law, keeper.gain(self.study) or 0.0
-        return self.gain[1] >= self.worth
+        return left if self.gain[1] >= self.worth else 0
+
+    def is_wanted(self, trial: Trial) -> bool:
+        """Whether a new trial is within the budget; several drivers may ask for the last one."""
+        if self.company.alone or self.phase == "confirmation" or ENQUEUED in trial.system_attrs:
+            return True
+        self.study._storage.refresh()  # type: ignore[attr-defined]
+        before = [t for t in ledger.counted(self.study) if t.number < trial.number]
+        return len(before) < self.total
 
     def confirm(
         self, recommendation: Mixture, baselines: dict[str, Mixture], seeds: int, rivals: str
     ) -> None:
         """Fresh runs of the recommendation and its rivals, paired by seed."""
         if rivals == "best":
-            runs = [r for r in ledger.records_of(self.study, self.space) if r.role == BASELINE]
-            best = best_of(runs)
+            best = best_of(r for r in self.records() if r.role == BASELINE)
             baselines = {k: m for k, m in baselines.items() if best and k == best.label}
         chosen = {RECOMMENDATION: recommendation, **baselines}
         self.enter("confirmation", len(chosen) * seeds)
-        for offset in range(1, seeds + 1):
-            for label, mixture in chosen.items():
-                ledger.enqueue(self.study, mixture, CONFIRMATION, label, self.seed + offset)
-        self.driver.run(lambda: bool(ledger.waiting(self.study)), self.seed)
+        runs = [
+            (mixture, CONFIRMATION, label, self.seed + offset)
+            for offset in range(1, seeds + 1)
+            for label, mixture in chosen.items()
+        ]
+        self.take_part(runs, lambda: len(ledger.waiting(self.study)))
         self.changed(certainly=True)
 
     def enter(self, phase: str, total: int) -> None:
@@ -350,6 +410,17 @@ class _Loop:
         self.phase, self.total = phase, total
         self.study.set_user_attr(ledger.PLANNED, [phase, total])
         self.changed(certainly=True)
+
+    def settle_recommendation(self) -> Mixture:
+        """The recommendation, noted by the leader, so that all drivers confirm the same one."""
+        while True:
+            found, self.final_law = recommend(self.study, self.space, self.target_tokens)
+            if self.company.leads():
+                note_recommendation(self.study, self.space, self.target_tokens, found)
+                return found
+            if is_noted(self.study, self.space, self.target_tokens):
+                return recommend(self.study, self.space, self.target_tokens)[0]
+            self.interrupts.sleep(IDLE_SECONDS)
 
     def note_role(self, trial: Trial, mixture: Mixture) -> None:
         """Note a trial's role, and what the law predicts for it before it has run."""
@@ -374,6 +445,7 @@ class _Loop:
 
     def changed(self, certainly: bool = False) -> None:
         """Tell the monitor, at most about twice a second, and when a phase begins or ends."""
+        self.tend()
         if self.slots != self.executor.slots:
             self.slots = self.executor.slots
             self.observe(SlotsChanged(self.slots))
@@ -382,9 +454,13 @@ class _Loop:
             self.monitor(self.state())
             self.told = now
 
+    def records(self) -> list[RunRecord]:
+        """All runs; one that has ended is read once."""
+        return ledger.records_of(self.study, self.space, self.ended)
+
     def state(self) -> SearchState:
         """The state of the search now."""
-        records = ledger.records_of(self.study, self.space)
+        records = self.records()
         mine = [r for r in records if (r.role == CONFIRMATION) == (self.phase == "confirmation")]
         law = self.law_now()
         if law is not None and (self.optimum is None or self.optimum[0] is not law):

@@ -1,8 +1,9 @@
 """Keep every slot of an executor busy with trials of a study.
 
-The driver is the only writer of the study. It asks for a trial whenever a slot is free, turns
-events of the executor into checkpoints, and tells the study how each run ended. It waits for
-events only, never for one run.
+The driver asks for a trial whenever a slot is free, and for some ahead where slots would else wait
+for it (`bimix_tune.loop.pace`); it turns events of the executor into checkpoints, and tells the
+study how each run ended. It waits for events only, never for one run. What it has to write goes
+into the storage once a round.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ from bimix_tune.executors.base import (
     Retried,
     Started,
 )
+from bimix_tune.executors.local import LocalExecutor
 from bimix_tune.loop import ledger
 from bimix_tune.loop.interrupts import Interrupts
+from bimix_tune.loop.pace import Pace
+from bimix_tune.loop.storage import DriverStorage
 from bimix_tune.mixture import Mixture
 from bimix_tune.observing import (
     RunAsked,
@@ -49,6 +53,9 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 """Longest wait for an event before the display is refreshed."""
 
+FILL_SECONDS = 0.05
+"""After so long a time of asking, events are looked at and results written down."""
+
 HOPELESS = 3
 """Runs that must fail before one has succeeded for the search to be called off."""
 
@@ -61,7 +68,7 @@ class Running:
     role: str
     label: str
     mixture: Mixture
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)  # handed over; then: begun on a slot
     tokens: int = 0
     reported: int = 0
     objective: float | None = None
@@ -78,6 +85,7 @@ class Driver:
         executor: Runs the trainings.
         tokens: Training tokens of a complete run.
         unit: Unit of the losses.
+        wanted: Whether a new trial is within the budget, also where other drivers ask too.
         on_ask: Called with each new trial before it starts; must note its role if it has none.
         on_change: Called after every round of events.
         observe: Called with everything that happens to a run.
@@ -92,6 +100,7 @@ class Driver:
         *,
         tokens: int,
         unit: str,
+        wanted: Callable[[Trial], bool],
         on_ask: Callable[[Trial, Mixture], None],
         on_change: Callable[[], None],
         observe: Callable[[SearchEvent], None],
@@ -102,6 +111,7 @@ class Driver:
         self._executor = executor
         self._tokens = tokens
         self._unit = unit
+        self._wanted = wanted
         self._on_ask = on_ask
         self._on_change = on_change
         self._observe = observe
@@ -110,35 +120,66 @@ class Driver:
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         self._succeeded = bool(ended)
         self.running: dict[int, Running] = {}
+        self._pace = Pace()
 
-    def run(self, more: Callable[[], bool], seed: int) -> None:
+    def run(self, more: Callable[[], int], seed: int) -> None:
         """Ask, train and tell until there is no more to ask for and all runs have ended.
 
         Args:
-            more: Whether the study should be asked for another trial.
+            more: How many more trials the study may be asked for, now.
             seed: Seed of a training that the sampler proposes (an enqueued one has its own).
 
         Raises:
-            ExecutorError: The first runs all failed.
+            ExecutorError: The first runs all failed, or the storage went away for good.
         """
         while True:
-            while len(self.running) < self._executor.slots and more():
-                self._start(seed)
+            hungry = self._fill(more, seed)
             if not self.running:
                 return
             with self._interrupts.allowed():
-                events = self._executor.events(POLL_SECONDS)
+                events = self._executor.events(0.0 if hungry else POLL_SECONDS)
             for event in events:
                 self._handle(event)
             self._on_change()
 
+    def _fill(self, more: Callable[[], int], seed: int) -> bool:
+        """Hand over jobs; whether more are wanted still, but it is time to look at events."""
+        until = time.monotonic() + FILL_SECONDS
+        while (wanted := min(self._lacking(), more())) > 0:
+            self._reserve(wanted)
+            for _ in range(wanted):
+                self._start(seed)
+                if time.monotonic() > until:
+                    ledger.flush(self._study)
+                    return True
+        ledger.flush(self._study)
+        return False
+
+    def _lacking(self) -> int:
+        """How many jobs the executor should be given."""
+        slots = self._executor.slots
+        # A training in this process does not go on while the next proposal is thought out.
+        ahead = 0 if isinstance(self._executor, LocalExecutor) else self._pace.ahead(slots)
+        return slots + ahead - len(self.running)
+
+    def _reserve(self, wanted: int) -> None:
+        """Let several new trials be created in one go; those in the queue come first."""
+        storage = self._study._storage
+        if wanted > 1 and isinstance(storage, DriverStorage):
+            new = wanted - len(ledger.waiting(self._study)) - len(storage.reserved)
+            storage.flush(create=max(new, 0))
+
     def _start(self, seed: int) -> None:
-        trial = self._study.ask()
-        try:
-            mixture = suggest_mixture(trial, self._space)
-        except BimixError as error:  # an enqueued trial that is no mixture of this space
-            ledger.fail(self._study, trial.number, str(error))
-            return
+        with self._pace.asking():
+            trial = self._study.ask()
+            if not self._wanted(trial):
+                ledger.withdraw(self._study, trial.number, "other drivers had taken all trials")
+                return
+            try:
+                mixture = suggest_mixture(trial, self._space)
+            except BimixError as error:  # an enqueued trial that is no mixture of this space
+                ledger.fail(self._study, trial.number, str(error))
+                return
         if ledger.SEED not in trial.user_attrs:
             trial.set_user_attr(ledger.SEED, seed)
         self._on_ask(trial, mixture)
@@ -152,16 +193,20 @@ class Driver:
         run = self.running.get(event.job_id)
         if run is None:
             return
-        if isinstance(event, Progress):
+        if not self._owned(event.job_id):
+            self._give_up(event.job_id)
+            return
+        if isinstance(event, Started):
+            run.started = time.monotonic()
+            run.trial.set_user_attr(ledger.SLOT, event.slot)
+            run.trial.set_user_attr(ledger.STARTED, round(time.time(), 2))
+            self._observe(RunStarted(event.job_id, event.slot))
+        elif isinstance(event, Progress):
             try:
                 self._progress(run, event.checkpoint)
             except BimixError as error:  # a trainer that leaves out a target, say
                 self._executor.stop(event.job_id)
                 self._end(event.job_id, run, str(error))
-        elif isinstance(event, Started):
-            run.trial.set_user_attr(ledger.SLOT, event.slot)
-            run.trial.set_user_attr(ledger.STARTED, round(time.time(), 2))
-            self._observe(RunStarted(event.job_id, event.slot))
         elif isinstance(event, Output):
             self._observe(RunOutput(event.job_id, event.text))
         elif isinstance(event, Retried):
@@ -170,6 +215,16 @@ class Driver:
             self._end(event.job_id, run, event.cause)
         else:
             self._finished(run, event)
+
+    def _owned(self, number: int) -> bool:
+        """Whether the run is still ours: other drivers repeat those of one that seems dead."""
+        storage = self._study._storage
+        return not isinstance(storage, DriverStorage) or storage.owns(number)
+
+    def _give_up(self, number: int) -> None:
+        logger.warning("run %d was taken over by another driver", number)
+        self._executor.stop(number)
+        self._forget(number, self.running[number], TrialState.FAIL, "taken over by another driver")
 
     def _progress(self, run: Running, checkpoint: Checkpoint) -> None:
         """Record a checkpoint, and stop the run if it is hopeless.
@@ -219,7 +274,7 @@ class Driver:
             self._end(number, run, cause)
 
     def _tell(self, number: int, run: Running, state: TrialState) -> None:
-        run.trial.set_user_attr(ledger.SECONDS, round(time.monotonic() - run.started, 2))
+        self._note_seconds(run)
         value = run.objective if state == TrialState.COMPLETE else None
         self._study.tell(number, value, state=state)
         self._succeeded = True
@@ -230,10 +285,15 @@ class Driver:
         seconds = round(time.monotonic() - run.started, 2)
         self._observe(RunEnded(number, state.name, run.tokens, run.objective, seconds, cause))
 
+    def _note_seconds(self, run: Running) -> None:
+        seconds = time.monotonic() - run.started
+        self._pace.ran(seconds)
+        run.trial.set_user_attr(ledger.SECONDS, round(seconds, 2))
+
     def _end(self, number: int, run: Running, cause: str) -> None:
         """Record a failure; call the search off if nothing ever worked."""
         logger.info("run %d failed: %s", number, cause)
-        run.trial.set_user_attr(ledger.SECONDS, round(time.monotonic() - run.started, 2))
+        self._note_seconds(run)
         run.trial.set_user_attr(ledger.CAUSE, cause)
         self._study.tell(number, state=TrialState.FAIL)
         self._forget(number, run, TrialState.FAIL, cause)

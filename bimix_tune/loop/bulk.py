@@ -1,0 +1,146 @@
+"""Writing what a driver has to say into a relational database, in one transaction.
+
+Optuna commits every parameter and every attribute by itself: some thirty transactions for one
+trial, each with its own wait for the disk. Here a round of the driver is one. The tables are
+those of `optuna.storages.RDBStorage`, so that dashboards and other samplers read them as ever.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+
+@dataclass
+class Pending:
+    """What is yet to be written of one trial; a later value of a key replaces an earlier one."""
+
+    params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
+    user_attrs: dict[str, Any] = field(default_factory=dict)
+    system_attrs: dict[str, Any] = field(default_factory=dict)
+    steps: dict[int, float] = field(default_factory=dict)
+    end: tuple[TrialState, Sequence[float] | None] | None = None
+
+
+def write(
+    storage: RDBStorage,
+    study_id: int,
+    pending: Mapping[int, Pending],
+    create: int = 0,
+    mark: Mapping[str, Any] | None = None,
+) -> tuple[list[FrozenTrial], set[int]]:
+    """Write all of it, or nothing where an error is raised. Doing it twice does no harm.
+
+    Args:
+        storage: The database.
+        study_id: Of the study, which other writers wait for meanwhile.
+        pending: By trial id.
+        create: Running trials to add.
+        mark: User attributes that they get.
+
+    Returns:
+        The trials added, and the ids of those of ``pending`` that had ended in the database
+        already, of which nothing was written.
+    """
+    import sqlalchemy
+    from optuna.storages._rdb import models
+    from sqlalchemy.orm import Session
+
+    with Session(storage.engine, expire_on_commit=False) as session, session.begin():
+        studies = models.StudyModel.__table__
+        one = studies.c.study_id == study_id
+        # A write first: it makes other writers of the study wait, on every kind of database.
+        session.execute(sqlalchemy.update(studies).where(one).values(study_id=study_id))
+        found = session.query(models.TrialModel).where(models.TrialModel.trial_id.in_(pending))
+        trials = {t.trial_id: t for t in found if not t.state.is_finished()}
+        open_ = {i: pending[i] for i in trials}
+        _write_rows(session, models, open_)
+        for trial_id, what in open_.items():
+            if what.end is not None:
+                trials[trial_id].state = what.end[0]
+                trials[trial_id].datetime_complete = datetime.now()
+        added = [_create(session, models, study_id, mark or {}) for _ in range(create)]
+    return added, pending.keys() - trials.keys()
+
+
+def _create(session: Any, models: Any, study_id: int, mark: Mapping[str, Any]) -> FrozenTrial:
+    now = datetime.now()
+    number = session.query(models.TrialModel).filter_by(study_id=study_id).count()
+    row = models.TrialModel(
+        study_id=study_id, number=number, state=TrialState.RUNNING, datetime_start=now
+    )
+    session.add(row)
+    session.flush()
+    for key, value in mark.items():
+        attr = {"trial_id": row.trial_id, "key": key, "value_json": json.dumps(value)}
+        session.add(models.TrialUserAttributeModel(**attr))
+    return FrozenTrial(
+        number, TrialState.RUNNING, None, now, None, {}, {}, dict(mark), {}, {}, row.trial_id
+    )
+
+
+def _write_rows(session: Any, models: Any, pending: Mapping[int, Pending]) -> None:
+    """Replace the rows of all tables but that of the trials themselves."""
+    number = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+    objective = models.TrialValueModel.value_to_stored_repr
+    _replace(
+        session,
+        models.TrialParamModel.__table__,
+        ("param_name", "param_value", "distribution_json"),
+        (
+            (i, name, value, distribution_to_json(distribution))
+            for i, what in pending.items()
+            for name, (value, distribution) in what.params.items()
+        ),
+    )
+    for table, attrs in (
+        (models.TrialUserAttributeModel.__table__, "user_attrs"),
+        (models.TrialSystemAttributeModel.__table__, "system_attrs"),
+    ):
+        rows = (
+            (i, key, json.dumps(value))
+            for i, what in pending.items()
+            for key, value in getattr(what, attrs).items()
+        )
+        _replace(session, table, ("key", "value_json"), rows)
+    _replace(
+        session,
+        models.TrialIntermediateValueModel.__table__,
+        ("step", "intermediate_value", "intermediate_value_type"),
+        ((i, s, *number(v)) for i, what in pending.items() for s, v in what.steps.items()),
+    )
+    _replace(
+        session,
+        models.TrialValueModel.__table__,
+        ("objective", "value", "value_type"),
+        (
+            (i, m, *objective(v))
+            for i, what in pending.items()
+            for m, v in enumerate((what.end and what.end[1]) or ())
+        ),
+    )
+
+
+def _replace(
+    session: Any, table: Any, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]
+) -> None:
+    """Put rows (trial id, key, ...) in the place of those with the same id and key."""
+    import sqlalchemy
+
+    new = [dict(zip(("trial_id", *columns), row, strict=True)) for row in rows]
+    if new:
+        key = columns[0]
+        same = (table.c.trial_id == sqlalchemy.bindparam("i")) & (
+            table.c[key] == sqlalchemy.bindparam("k")
+        )
+        old = [{"i": row["trial_id"], "k": row[key]} for row in new]
+        # Statements of tables, not of mapped classes: these go through the session as they are.
+        session.connection().execute(sqlalchemy.delete(table).where(same), old)
+        session.connection().execute(sqlalchemy.insert(table), new)

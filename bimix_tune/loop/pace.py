@@ -1,0 +1,63 @@
+"""How many trainings to hand over before a slot is free for them.
+
+A slot that waits for the sampler is idle; a proposal made ahead has not seen the newest results.
+With n slots, runs of t seconds and asks of a seconds, ``n a / t`` slots come free while one
+proposal is thought out, so that
+
+    ahead = ceil(n a / t)   where a slot would else wait for longer than is worth a proposal,
+
+and 0 elsewhere. Among many slots a proposal misses the runs of all others anyway, and one more
+matters little: no slot is to wait for more than 50 ms, nor for more than 1 % of a run. A lone slot
+knows every result before it goes on, which is worth waiting for: up to 10 % of a run.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+WAIT_SECONDS = 0.05
+WAIT_SHARE, LONE_SHARE = 0.01, 0.1
+"""How much of a run a slot may wait: one of several, and a lone one."""
+RECENT = 32
+"""Asks and runs that are remembered: one ask in so many may fit a law anew."""
+MOST_AHEAD = 8
+"""Jobs ahead for each slot at most: where asks are slower than slots, more do not help."""
+
+
+class Pace:
+    """Measures asks and runs, and says how many jobs to prepare ahead."""
+
+    def __init__(self) -> None:
+        self._asks: deque[float] = deque(maxlen=RECENT)
+        self._runs: deque[float] = deque(maxlen=RECENT)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Time one proposal."""
+        began = time.monotonic()
+        yield
+        self._asks.append(time.monotonic() - began)
+
+    def ran(self, seconds: float) -> None:
+        """Note how long a run took."""
+        self._runs.append(seconds)
+
+    def ahead(self, slots: int) -> int:
+        """How many jobs beyond those that run should be handed over, for ``slots`` slots."""
+        if not self._asks or not self._runs:
+            return 0
+        ask, run = max(self._asks), max(sum(self._runs) / len(self._runs), 1e-6)
+        worth = LONE_SHARE * run if slots == 1 else min(WAIT_SECONDS, WAIT_SHARE * run)
+        if ask <= worth:
+            return 0
+        return min(math.ceil(slots * ask / run), MOST_AHEAD * slots)
+
+    def overrun(self, slots: int) -> bool:
+        """Whether so many slots come free faster than proposals can be made, one by one."""
+        if not self._asks or not self._runs:
+            return False
+        return slots * sorted(self._asks)[len(self._asks) // 2] > sum(self._runs) / len(self._runs)

@@ -66,6 +66,13 @@ class _File(logging.FileHandler):
 
     error: BaseException | None = None
 
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.error is None:
+            try:
+                super().emit(record)
+            except OSError as error:  # the file cannot be opened
+                self.error = error
+
     def handleError(self, record: logging.LogRecord) -> None:
         self.error = sys.exc_info()[1]
 

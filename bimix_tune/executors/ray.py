@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bimix_tune.errors import ExecutorError
-from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress
+from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress, Started
 from bimix_tune.executors.ray_cluster import WorkerRecipe, connect, ray
 from bimix_tune.executors.ray_worker import Ended, Message
 from bimix_tune.training.base import Checkpoint, Trainer
@@ -38,6 +38,7 @@ class _Slot:
 
     actor: Any
     ready: Any  # a reference until the worker has answered, then None
+    name: str = ""
     job: Job | None = None
     stream: Any = None
     started: float = 0.0
@@ -214,7 +215,7 @@ class RayExecutor:
     def _greet(self, slot: _Slot) -> None:
         """Take the answer of a worker that has come up, or failed to."""
         try:
-            host = ray.get(slot.ready, timeout=FETCH_SECONDS)
+            slot.name = ray.get(slot.ready, timeout=FETCH_SECONDS)
         except Exception as error:
             _log.debug("a worker failed to start", exc_info=True)
             slot.failures += 1
@@ -228,7 +229,7 @@ class RayExecutor:
                     "the trainer needs must be installed on every node"
                 ) from error
         else:
-            _log.debug("worker up on %s", host)
+            _log.debug("worker up on %s", slot.name)
             slot.ready, slot.failures = None, 0
 
     # Jobs
@@ -241,6 +242,7 @@ class RayExecutor:
                 slot.job, slot.started, slot.heard = job, time.monotonic(), time.monotonic()
                 run = slot.actor.run.options(num_returns="streaming")
                 slot.stream = run.remote(job.id, job.mixture, job.seed)
+                self._out.append(Started(job.id, slot.name))
 
     def _poll(self, timeout: float) -> None:
         """Wait for news of any worker and take one message from each that has some."""

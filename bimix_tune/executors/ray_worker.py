@@ -7,6 +7,7 @@ two yields. Errors of the trainer travel as text, because not every exception un
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -58,8 +59,9 @@ class RayWorker:
         self._idle.set()
 
     def ready(self) -> str:
-        """The name of the worker's host: the answer proves that the worker is placed."""
-        return socket.gethostname()
+        """Host and process: the answer proves that the worker is placed."""
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return "/".join([socket.gethostname(), *([f"gpu{gpus}"] if gpus else []), str(os.getpid())])
 
     def stop(self, job_id: int) -> None:
         """Let a job end after its next yield."""

@@ -25,6 +25,7 @@ from bimix_tune.loop.interrupts import Interrupts
 from bimix_tune.loop.pace import Pace
 from bimix_tune.loop.storage import DriverStorage
 from bimix_tune.mixture import Mixture
+from bimix_tune.sampler import BiMixSampler
 from bimix_tune.space import SearchSpace
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.trials import report_losses, suggest_mixture
@@ -121,6 +122,9 @@ class Driver:
 
     def _fill(self, more: Callable[[], int], seed: int) -> bool:
         """Hand over jobs; whether more are wanted still, but it is time to look at events."""
+        sampler = self._study.sampler
+        if isinstance(sampler, BiMixSampler) and not isinstance(self._executor, LocalExecutor):
+            sampler.hasty = self._pace.overrun(self._executor.slots, sampler.hasty)
         until = time.monotonic() + FILL_SECONDS
         while (wanted := min(self._lacking(), more())) > 0:
             self._reserve(wanted)
@@ -157,9 +161,9 @@ class Driver:
             except BimixError as error:  # an enqueued trial that is no mixture of this space
                 ledger.fail(self._study, trial.number, str(error))
                 return
-        if ledger.SEED not in trial.user_attrs:
-            trial.set_user_attr(ledger.SEED, seed)
-        self._on_ask(trial, mixture)
+            if ledger.SEED not in trial.user_attrs:
+                trial.set_user_attr(ledger.SEED, seed)
+            self._on_ask(trial, mixture)
         attrs = trial.user_attrs
         run = Running(trial, attrs[ledger.ROLE], attrs.get(ledger.LABEL, ""), mixture)
         self.running[trial.number] = run
@@ -167,7 +171,7 @@ class Driver:
 
     def _handle(self, event: Event) -> None:
         run = self.running.get(event.job_id)
-        if run is None:
+        if run is None or isinstance(event, Started):
             return
         if not self._owned(event.job_id):
             self._give_up(event.job_id)
@@ -237,6 +241,7 @@ class Driver:
 
     def _tell(self, number: int, run: Running, state: TrialState) -> None:
         self._note_seconds(run)
+        self._pace.ran(time.monotonic() - run.started)
         value = run.objective if state == TrialState.COMPLETE else None
         self._study.tell(number, value, state=state)
         self._succeeded = True
@@ -244,7 +249,6 @@ class Driver:
 
     def _note_seconds(self, run: Running) -> None:
         seconds = time.monotonic() - run.started
-        self._pace.ran(seconds)
         run.trial.set_user_attr(ledger.SECONDS, round(seconds, 2))
 
     def _end(self, number: int, run: Running, cause: str) -> None:

@@ -30,7 +30,7 @@ def run(trainer, mixture, limit=40.0, on_progress=None, **options):
     with RayExecutor(trainer, **{"slots": 1, **options}) as executor:
         executor.submit(Job(JOB, mixture, 0))
         events, end = [], time.monotonic() + limit
-        while not events or isinstance(events[-1], Progress):
+        while not events or not isinstance(events[-1], Finished | Failed):
             assert time.monotonic() < end, f"the job still runs after {limit} s: {events}"
             for event in executor.events(1.0):
                 events.append(event)
@@ -266,7 +266,8 @@ with RayExecutor(Parent(), slots=1) as executor:
     executor.submit(Job(1, Mixture(["web"], [1.0]), 0))
     while True:
         for event in executor.events(1.0):
-            print(event.checkpoint.notes["pid"], event.checkpoint.notes["child"], flush=True)
+            if isinstance(event, Progress):
+              print(event.checkpoint.notes["pid"], event.checkpoint.notes["child"], flush=True)
 """
 
 

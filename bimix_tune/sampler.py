@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,6 +38,7 @@ from bimix_tune.proposals import (
     apart,
     best_of,
     nearest,
+    scattered,
     startup_mixture,
     trust_region,
     with_fixed,
@@ -59,7 +61,10 @@ WARM_RUNS = 48
 """With so many curves a fit begins where the last one ended, which saves half of its time; with
 fewer it depends on the study alone, not on the fits before."""
 
-PROCESS_ONLY = ("_lock", "_turn", "_reader", "_fitted")
+REST = 10.0
+"""In haste a law is fitted anew after so many times as long as its last fit took."""
+
+PROCESS_ONLY = ("_lock", "_turn", "_reader", "_fitted", "_rested", "_centre")
 """Attributes that are not pickled."""
 
 TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
@@ -156,13 +161,19 @@ class BiMixSampler(BaseSampler):
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._reader = Reader(space)
         self._fitted: tuple[object, LawFit | None] = (None, None)  # the curves used, and the fit
+        self._rested = 0.0  # when a law may be fitted again in haste
+        self._centre: tuple[LawFit | None, Array | None] = (None, None)  # a law and its optimum
+        self.hasty = False
+        """Whether proposals must be quick, for runs that are shorter than a proposal takes. The law
+        is then fitted anew only now and then (`REST`), and a proposal is the best of some mixtures
+        around the optimum under a drawn law, not that law's own optimum."""
         self._warned: set[str] = set()  # studies whose foreign trials the user knows of
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in PROCESS_ONLY}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _fitted=(None, None))
+        self.__dict__.update(state, _fitted=(None, None), _rested=0.0, _centre=(None, None))
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._reader = Reader(self._space)
 
@@ -268,11 +279,24 @@ class BiMixSampler(BaseSampler):
         drawn, objective, tokens = self.aim(evidence, law.draw(rng), rng)
         if pool is not None:
             return best_of(drawn, pool, region, tokens, objective)
+        if self.hasty:
+            pool = scattered(self._optimum(evidence, law, region), region, rng)
+            return best_of(drawn, pool, region, tokens, objective)
         # A price on constraints is so steep that a rough optimum would be far beside the true one.
         rough = not evidence.constrained
         found = optimise(drawn, region, tokens, objective=objective, rough=rough)
         best = self._space.array(found)
         return apart(best, tried, region, drawn, tokens, objective, rng)
+
+    def _optimum(self, evidence: Evidence, law: LawFit, region: SearchSpace) -> Array:
+        """The optimum of a law without a draw, (K,), found once for each law."""
+        if self._centre[0] is not law or self._centre[1] is None:
+            aimed, objective, tokens = self.aim(evidence, law, np.random.default_rng(self._seed))
+            found = optimise(aimed, region, tokens, objective=objective, rough=True)
+            self._centre = law, self._space.array(found)
+        centre = self._centre[1]
+        assert centre is not None
+        return centre
 
     def _ahead(self, study: Study, trial: FrozenTrial) -> int:
         """How many earlier trials are being asked for at this very moment, by other processes."""
@@ -348,17 +372,22 @@ class BiMixSampler(BaseSampler):
         curves = evidence.taught().curves
         key = (study.study_name, [(c.run, c.losses.tobytes()) for c in curves])
         with self._lock:
-            if self._fitted[0] != key:
+            near = self._fitted[1]
+            known = near is not None and near.space == evidence.space
+            resting = self.hasty and known and time.monotonic() < self._rested
+            if self._fitted[0] != key and not resting:
+                began = time.monotonic()
                 try:
-                    near = self._fitted[1] if len(curves) >= WARM_RUNS else None
-                    if near is not None and near.space != evidence.space:
-                        near = None  # a constraint has come, or it is another study
-                    law = fit(curves, evidence.space, self._law, before=near, judge=False)
+                    # Not where a constraint has come, or it is another study.
+                    warm = near if known and len(curves) >= WARM_RUNS else None
+                    law = fit(curves, evidence.space, self._law, before=warm, judge=False)
                     self._fitted = (key, law)
                 except FitError as error:
                     if curves:
                         logger.warning("no law yet, the start-up design goes on: %s", error)
                     self._fitted = (key, None)
+                now = time.monotonic()
+                self._rested = now + REST * (now - began)
             return self._fitted[1]
 
     def _check_objectives(self, study: Study) -> None:

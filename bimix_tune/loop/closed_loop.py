@@ -62,7 +62,6 @@ from bimix_tune.space import SearchSpace
 from bimix_tune.stopping import StopWhenSettled
 from bimix_tune.strategies.baselines import baseline_mixtures, distinct
 from bimix_tune.training.base import Trainer
-from bimix_tune.trials import ENQUEUED
 
 RIVALS = ("all", "best")
 MONITOR_SECONDS = 0.4
@@ -190,9 +189,7 @@ def search(
     known |= {"unit": trainer.unit, **(settings or {}), "trainer": described(trainer)}
     interrupts = Interrupts()
     with (
-        ledger.only_driver(folder)
-        if storage is None
-        else nullcontext(folder.mkdir(parents=True, exist_ok=True)),
+        ledger.only_driver(folder) if storage is None else nullcontext(),
         interrupts.deferred(),
         closing(
             Observers([SearchLog(folder / "log.jsonl"), RunLogs(folder / "logs"), *observers])
@@ -382,7 +379,7 @@ class _Loop:
 
     def is_wanted(self, trial: Trial) -> bool:
         """Whether a new trial is within the budget; several drivers may ask for the last one."""
-        if self.company.alone or self.phase == "confirmation" or ENQUEUED in trial.system_attrs:
+        if self.company.alone or self.phase == "confirmation" or self.is_queued(trial):
             return True
         self.study._storage.refresh()  # type: ignore[attr-defined]
         before = [t for t in ledger.counted(self.study) if t.number < trial.number]
@@ -465,7 +462,7 @@ class _Loop:
         law = self.law_now()
         if law is not None and (self.optimum is None or self.optimum[0] is not law):
             region = trust_region(self.space, self.law_keeper.tried(self.study))
-            mixture = optimise(law, region, self.target_tokens)
+            mixture = optimise(law, region, self.target_tokens, rough=True)  # to be shown only
             mean, sd = law.objective([mixture], self.trainer.tokens)
             self.optimum = (law, mixture, float(mean[0]), float(sd[0]))
         return SearchState(

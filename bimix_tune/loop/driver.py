@@ -44,6 +44,7 @@ from bimix_tune.observing import (
     RunStarted,
     SearchEvent,
 )
+from bimix_tune.sampler import BiMixSampler
 from bimix_tune.space import SearchSpace
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.trials import report_losses, suggest_mixture
@@ -144,6 +145,9 @@ class Driver:
 
     def _fill(self, more: Callable[[], int], seed: int) -> bool:
         """Hand over jobs; whether more are wanted still, but it is time to look at events."""
+        sampler = self._study.sampler
+        if isinstance(sampler, BiMixSampler) and not isinstance(self._executor, LocalExecutor):
+            sampler.hasty = self._pace.overrun(self._executor.slots, sampler.hasty)
         until = time.monotonic() + FILL_SECONDS
         while (wanted := min(self._lacking(), more())) > 0:
             self._reserve(wanted)
@@ -180,9 +184,9 @@ class Driver:
             except BimixError as error:  # an enqueued trial that is no mixture of this space
                 ledger.fail(self._study, trial.number, str(error))
                 return
-        if ledger.SEED not in trial.user_attrs:
-            trial.set_user_attr(ledger.SEED, seed)
-        self._on_ask(trial, mixture)
+            if ledger.SEED not in trial.user_attrs:
+                trial.set_user_attr(ledger.SEED, seed)
+            self._on_ask(trial, mixture)
         attrs = trial.user_attrs
         run = Running(trial, attrs[ledger.ROLE], attrs.get(ledger.LABEL, ""), mixture)
         self.running[trial.number] = run
@@ -275,6 +279,7 @@ class Driver:
 
     def _tell(self, number: int, run: Running, state: TrialState) -> None:
         self._note_seconds(run)
+        self._pace.ran(time.monotonic() - run.started)
         value = run.objective if state == TrialState.COMPLETE else None
         self._study.tell(number, value, state=state)
         self._succeeded = True
@@ -287,7 +292,6 @@ class Driver:
 
     def _note_seconds(self, run: Running) -> None:
         seconds = time.monotonic() - run.started
-        self._pace.ran(seconds)
         run.trial.set_user_attr(ledger.SECONDS, round(seconds, 2))
 
     def _end(self, number: int, run: Running, cause: str) -> None:

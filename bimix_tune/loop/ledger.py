@@ -20,7 +20,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from bimix_tune.errors import ConfigError, ExecutorError, MixtureError
 from bimix_tune.loop.result import BASELINE, CONFIRMATION, PROPOSAL, RunRecord
@@ -294,6 +294,11 @@ def unended(study: Study, confirmation: bool) -> list[FrozenTrial]:
         if (t.user_attrs.get(ROLE) == CONFIRMATION) == confirmation
         and (t.state == TrialState.RUNNING or confirmation or RETRY_OF in t.user_attrs)
     ]
+
+
+def is_queued(trial: Trial) -> bool:
+    """Whether a trial came from the queue, not from the sampler."""
+    return ENQUEUED in trial.storage.get_trial_system_attrs(trial._trial_id)
 
 
 def waiting(study: Study) -> list[FrozenTrial]:

@@ -34,6 +34,7 @@ class Pace:
     def __init__(self) -> None:
         self._asks: deque[float] = deque(maxlen=RECENT)
         self._runs: deque[float] = deque(maxlen=RECENT)
+        self._careful = 0.0
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -56,8 +57,15 @@ class Pace:
             return 0
         return min(math.ceil(slots * ask / run), MOST_AHEAD * slots)
 
-    def overrun(self, slots: int) -> bool:
-        """Whether so many slots come free faster than proposals can be made, one by one."""
+    def overrun(self, slots: int, hasty: bool) -> bool:
+        """Whether so many slots come free faster than careful proposals can be made.
+
+        Args:
+            slots: How many there are.
+            hasty: Whether the latest asks were hasty ones, which say nothing of careful ones.
+        """
         if not self._asks or not self._runs:
             return False
-        return slots * sorted(self._asks)[len(self._asks) // 2] > sum(self._runs) / len(self._runs)
+        if not hasty:
+            self._careful = sum(self._asks) / len(self._asks)
+        return slots * self._careful > sum(self._runs) / len(self._runs)

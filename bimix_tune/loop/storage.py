@@ -86,7 +86,7 @@ class DriverStorage(BaseStorage):
             added, gone = self._patiently(lambda: self._write(create))
             self._reserved += added
             for trial_id in gone:  # ended by another driver, which took this one for dead
-                self._take(self._patiently(lambda i=trial_id: self.backend.get_trial(i)))
+                self._take(self._trial(trial_id))
             self._pending.clear()
             self._mine &= {self._trials[n]._trial_id for n in self._open}
 
@@ -169,6 +169,7 @@ class DriverStorage(BaseStorage):
         self._read_at = time.monotonic()
 
     def _read_changed(self) -> None:
+        assert self._study_id is not None
         own = {t._trial_id for t in self._reserved} | self._mine | self._pending.keys()
         if not isinstance(self.backend, RDBStorage):
             for trial in self.backend.get_all_trials(self._study_id, deepcopy=False):
@@ -211,6 +212,10 @@ class DriverStorage(BaseStorage):
         trial.user_attrs = _shared(trial.user_attrs)
         return self._put(trial)
 
+    def _trial(self, trial_id: int) -> FrozenTrial:
+        """A trial as the storage has it."""
+        return self._patiently(lambda: self.backend.get_trial(trial_id))
+
     def _put(self, trial: FrozenTrial) -> FrozenTrial:
         number = trial.number
         late = number not in self._trials and self._trials and number < next(reversed(self._trials))
@@ -243,7 +248,7 @@ class DriverStorage(BaseStorage):
             return trial._trial_id
         self.flush()
         new = self._patiently(lambda: self.backend.create_new_trial(study_id, template_trial))
-        self._take(self._patiently(lambda: self.backend.get_trial(new)))
+        self._take(self._trial(new))
         return int(new)
 
     def set_trial_param(
@@ -278,7 +283,7 @@ class DriverStorage(BaseStorage):
         self.flush()
         done = self._patiently(lambda: self.backend.set_trial_state_values(trial_id, state))
         if done:
-            trial = self._take(self._patiently(lambda: self.backend.get_trial(trial_id)))
+            trial = self._take(self._trial(trial_id))
             self._mine.add(trial._trial_id)
             for key, value in self.mark.items():
                 self.set_trial_user_attr(trial_id, key, value)

@@ -10,9 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from bimix_tune.corpus import Corpus
+from bimix_tune.corpus.copy import is_url
 from bimix_tune.curves import BITS_PER_BYTE, NATS_PER_TOKEN
 from bimix_tune.errors import ConfigError, did_you_mean, missing_extra
 from bimix_tune.mixture import Mixture
@@ -32,7 +33,7 @@ class TorchTrainer(ABC):
     """Options of a PyTorch trainer; a subclass adds the model and nothing else.
 
     Args:
-        corpus: Folder of a tokenised corpus.
+        corpus: Folder of a tokenised corpus, or a URL of one, see `Corpus.open`.
         tokens: Training tokens of a complete run.
         targets: Validation domains; empty means all domains of the corpus.
         unit: Unit of the losses, ``"bits/byte"`` or ``"nats/token"``.
@@ -82,7 +83,8 @@ class TorchTrainer(ABC):
                 )
         object.__setattr__(self, "targets", targets or known)
         # A worker may start in another folder.
-        object.__setattr__(self, "corpus", Path(self.corpus).absolute())
+        if not is_url(self.corpus):
+            object.__setattr__(self, "corpus", Path(self.corpus).absolute())
         if self.save_to is not None:
             object.__setattr__(self, "save_to", Path(self.save_to).absolute())
 
@@ -107,6 +109,10 @@ class TorchTrainer(ABC):
     @abstractmethod
     def save(self, proxy: Proxy, corpus: Corpus, folder: Path) -> None:
         """Write weights and configuration for ``from_pretrained``."""
+
+    def with_corpus(self, folder: Path) -> Self:
+        """The same trainer, reading the same corpus from another folder."""
+        return dataclasses.replace(self, corpus=folder)
 
     def steps(self) -> Steps:
         """How the budget is cut into optimiser steps."""

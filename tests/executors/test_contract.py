@@ -19,7 +19,7 @@ def start(request):
     options = {}
     if name == "ray":
         request.getfixturevalue("ray_cluster")
-        options = {"slots": 1, "heartbeat": 30.0}
+        options = {"slots": 1, "retries": 0}
     opened = []
 
     def make(trainer):
@@ -34,7 +34,7 @@ def start(request):
 ENDS = Finished | Failed
 
 
-def until_done(executor, count, limit=30.0):
+def until_done(executor, count, limit=120.0):
     """All events until ``count`` jobs have ended."""
     events = []
     end = time.monotonic() + limit

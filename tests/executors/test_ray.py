@@ -25,7 +25,7 @@ from bimix_tune.executors.ray import RayExecutor
 JOB = 4
 
 
-def run(trainer, mixture, limit=40.0, on_progress=None, **options):
+def run(trainer, mixture, limit=150.0, on_progress=None, **options):
     """All events of one job."""
     with RayExecutor(trainer, **{"slots": 1, **options}) as executor:
         executor.submit(Job(JOB, mixture, 0))
@@ -60,7 +60,7 @@ class TestFaults:
         *_, last = run(odd_trainer("crash"), mixture)
         assert isinstance(last, Failed)
         assert last.cause.startswith("ActorDiedError: ")
-        assert last.cause.endswith("(tried 2 times)")
+        assert last.cause.endswith("(tried 3 times)")
 
     def test_a_killed_worker_is_replaced(self, odd_trainer, mixture):
         killed = []
@@ -78,16 +78,18 @@ class TestFaults:
 
     def test_a_silent_training_is_given_up(self, odd_trainer, mixture):
         trainer = odd_trainer("hang")
-        *_, last = run(trainer, mixture, heartbeat=1.0, retries=0)
-        assert last == Failed(JOB, "no sign of life for 1 s")
+        *_, last = run(trainer, mixture, progress_timeout=1.0, retries=0)
+        assert last == Failed(JOB, "no sign of life of the training for 1 s")
         assert Path(trainer.log).read_text().split() == ["start"]
 
     def test_stopping_a_silent_training_counts_as_stopped(self, odd_trainer, mixture):
         def stop(executor, event):
             executor.stop(JOB)
 
-        # The stop comes while the trainer hangs, so it takes the heartbeat to end it.
-        events = run(odd_trainer("hang", pause=0.3), mixture, heartbeat=1.5, on_progress=stop)
+        # The stop comes while the trainer hangs, so it takes the time-out to end it.
+        events = run(
+            odd_trainer("hang", pause=0.3), mixture, progress_timeout=1.5, on_progress=stop
+        )
         assert events[-1] == Finished(JOB, stopped=True)
 
     def test_a_run_past_its_deadline_is_given_up(self, odd_trainer, mixture):
@@ -327,7 +329,7 @@ def alive(pid):
 
 
 def test_the_cause_is_found_at_the_end_of_a_long_message() -> None:
-    from bimix_tune.executors.ray import _essence
+    from bimix_tune.executors.ray_fleet import essence
 
     message = (
         "\x1b[36mray::RayWorker.__init__()\x1b[39m (pid=7, ip=127.0.0.1)\n"
@@ -335,6 +337,6 @@ def test_the_cause_is_found_at_the_end_of_a_long_message() -> None:
         "AttributeError: Can't get attribute 'text_of' on <module '__main__'>\n"
     )
     expected = "RuntimeError: AttributeError: Can't get attribute 'text_of' on <module '__main__'>"
-    assert _essence(RuntimeError(message)) == expected
-    assert _essence(RuntimeError("")) == "RuntimeError: no message"
-    assert _essence(RuntimeError("the node\nis gone")) == "RuntimeError: the node"
+    assert essence(RuntimeError(message)) == expected
+    assert essence(RuntimeError("")) == "RuntimeError: no message"
+    assert essence(RuntimeError("the node\nis gone")) == "RuntimeError: the node"

@@ -5,8 +5,6 @@ import logging
 import threading
 import time
 
-import pytest
-
 from bimix_tune import Mixture, SearchSpace
 from bimix_tune.loop import search
 from bimix_tune.loop.outcome import load_study
@@ -148,8 +146,6 @@ def test_passwords_are_masked_in_log_and_output(tmp_path):
 
 def test_a_log_that_cannot_be_written_is_switched_off_once(tmp_path, caplog, capsys):
     (tmp_path / "log.jsonl").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        open(tmp_path / "log.jsonl", "a")
     recorder = Recorder()
     observers = Observers([SearchLog(tmp_path / "log.jsonl"), recorder])
     for event in ALL:

@@ -283,10 +283,9 @@ class RayExecutor:
 
     def _ended(self, fleet: Fleet, slot: Slot, message: Ended) -> None:
         """A training came to an end by itself."""
-        if message.cause is not None:
-            if message.retry:  # in a fresh process: a CUDA error, say, poisons this one
-                self._fault(fleet, slot, message.cause)
-                return
+        if message.cause is not None and message.retry:
+            self._fault(fleet, slot, message.cause)  # a CUDA error, say, poisons this process
+            return
         slot.jobs.popleft()
         slot.stopping.discard(message.job_id)
         slot.started = slot.progressed = time.monotonic()  # of the job that follows

@@ -109,12 +109,9 @@ class Fleet:
         nodes = {node.id: node for node in live_nodes()}
         if nodes.keys() != self._nodes.keys():
             self._given_up = 0  # a new node may be whole where another is not
-            for what, ids in (
-                ("up", nodes.keys() - self._nodes),
-                ("down", self._nodes.keys() - nodes),
-            ):
-                for node in ids:
-                    happened.info(f"node {what}", extra={"fields": {"node": node}})
+            for node in nodes.keys() ^ self._nodes.keys():
+                what = "node up" if node in nodes else "node down"
+                happened.info(what, extra={"fields": {"node": node}})
         self._nodes = nodes
 
     def adjust(self) -> None:

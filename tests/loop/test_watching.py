@@ -1,5 +1,6 @@
 """How busy slots are, and the state of a search as its study alone tells it."""
 
+import io
 import math
 import time
 
@@ -58,6 +59,8 @@ def test_utilisation_is_the_time_with_a_run(spans):
     records, busy, end = [], {}, {}
     for number, (slot, gap, seconds) in enumerate(spans):
         begin = end.get(slot, 0) + gap
+        if begin + seconds > 1000:  # it would end in the future
+            continue
         end[slot] = begin + seconds
         records.append(record(number, str(slot), NOW - 1000 + begin, seconds, tokens=seconds))
         for second in range(begin, end[slot]):
@@ -114,7 +117,7 @@ def test_a_watcher_follows_the_study_and_reads_what_ended_once(study, tmp_path, 
     monkeypatch.setattr(
         ledger, "record_of", lambda t, s, f=ledger.record_of: read.append(t.number) or f(t, s)
     )
-    assert watcher.state().records == state.records
+    assert [r.number for r in watcher.state().records] == list(range(12))
     assert read == [11]  # the one that runs
     assert not watcher.ended
     study.set_user_attr(ledger.PLANNED, ["ended", 0])
@@ -123,10 +126,9 @@ def test_a_watcher_follows_the_study_and_reads_what_ended_once(study, tmp_path, 
 
 
 def shown(state, width=100, **options):
-    console = Console(width=width, record=True, markup=False, emoji=False, quiet=False, file=None)
-    with console.capture():
-        console.print(Display(console, "nats/token", **options).panel(state))
-    return console.export_text()
+    console = Console(width=width, file=io.StringIO(), markup=False, emoji=False)
+    console.print(Display(console, "nats/token", **options).panel(state))
+    return console.file.getvalue()
 
 
 def state_of(records, running=()):

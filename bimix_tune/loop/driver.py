@@ -171,7 +171,7 @@ class Driver:
 
     def _handle(self, event: Event) -> None:
         run = self.running.get(event.job_id)
-        if run is None or isinstance(event, Started):
+        if run is None:
             return
         if not self._owned(event.job_id):
             self._give_up(event.job_id)

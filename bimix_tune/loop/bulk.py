@@ -58,8 +58,9 @@ def write(
         one = studies.c.study_id == study_id
         # A write first: it makes other writers of the study wait, on every kind of database.
         session.execute(sqlalchemy.update(studies).where(one).values(study_id=study_id))
-        found = session.query(models.TrialModel).where(models.TrialModel.trial_id.in_(pending))
-        trials: dict[int, Any] = {t.trial_id: t for t in found if not t.state.is_finished()}
+        found: Any = session.query(models.TrialModel)
+        found = found.where(models.TrialModel.trial_id.in_(pending))
+        trials = {t.trial_id: t for t in found if not t.state.is_finished()}
         open_ = {i: pending[i] for i in trials}
         _write_rows(session, models, open_)
         for trial_id, what in open_.items():

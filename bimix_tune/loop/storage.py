@@ -214,7 +214,8 @@ class DriverStorage(BaseStorage):
 
     def _trial(self, trial_id: int) -> FrozenTrial:
         """A trial as the storage has it."""
-        return self._patiently(lambda: self.backend.get_trial(trial_id))
+        trial: FrozenTrial = self._patiently(lambda: self.backend.get_trial(trial_id))
+        return trial
 
     def _put(self, trial: FrozenTrial) -> FrozenTrial:
         number = trial.number
@@ -367,7 +368,7 @@ class DriverStorage(BaseStorage):
         return int(self.backend.get_study_id_from_name(study_name))
 
     def get_study_name_from_id(self, study_id: int) -> str:
-        return self._of_study("name", self.backend.get_study_name_from_id, study_id)
+        return str(self._of_study("name", self.backend.get_study_name_from_id, study_id))
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         return self._of_study("directions", self.backend.get_study_directions, study_id)

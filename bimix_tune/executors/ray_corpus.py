@@ -76,18 +76,18 @@ class CorpusSource:
         there = NodeAffinitySchedulingStrategy(self.node, soft=False)
         read = ray.remote(num_cpus=0)(read_piece).options(scheduling_strategy=there)
         path = os.path.join(self.folder, name)
-        offset, coming = 0, read.remote(path, 0)
+        offset, coming = 0, read.remote(path, 0, PIECE)
         while piece := _get(coming):
             offset += len(piece)
-            coming = read.remote(path, offset)
+            coming = read.remote(path, offset, PIECE)
             yield piece
 
 
-def read_piece(path: str, offset: int) -> bytes:
-    """Up to `PIECE` bytes of a file, from an offset; empty at its end."""
+def read_piece(path: str, offset: int, size: int) -> bytes:
+    """Up to ``size`` bytes of a file, from an offset; empty at its end."""
     with open(path, "rb") as file:
         file.seek(offset)
-        return file.read(PIECE)
+        return file.read(size)
 
 
 def _get(reference: Any) -> bytes:

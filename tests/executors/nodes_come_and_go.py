@@ -1,6 +1,7 @@
-"""A search on a cluster to which nodes are added and of which one is killed."""
+"""Jobs on a cluster to which nodes are added, and of which one is killed and one drained."""
 
 import time
+from collections import Counter
 
 import ray
 from ray.cluster_utils import Cluster
@@ -12,71 +13,86 @@ from bimix_tune.training.synthetic import SyntheticTrainer
 
 MIXTURE = Mixture(["web"], [1.0])
 LIMIT = 150.0  # seconds for anything to happen
+PREEMPTION = 2  # ray.core.generated.autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION
 
 
-def until(executor, condition, events):
-    """Read events until the condition holds."""
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, events
-        events += executor.events(0.2)
-        assert not any(isinstance(e, Failed) for e in events), events
+class Log:
+    """All events of an executor, whose queue it keeps filled."""
+
+    def __init__(self, executor):
+        self.executor, self.events, self.submitted = executor, [], 0
+
+    def until(self, condition, submit=True):
+        """Read events until the condition holds."""
+        end = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < end, self.events
+            while submit and self.submitted - len(self.ended()) < 2 * self.executor.slots:
+                self.executor.submit(Job(self.submitted, MIXTURE, self.submitted))
+                self.submitted += 1
+            self.events += self.executor.events(0.2)
+            assert not any(isinstance(e, Failed) for e in self.events), self.events
+
+    def ended(self):
+        return {e.job_id for e in self.events if isinstance(e, Finished)}
+
+    def starts(self):
+        return Counter(e.job_id for e in self.events if isinstance(e, Started))
+
+    def running(self):
+        """The slot of each job under way."""
+        slots = {e.job_id: e.slot for e in self.events if isinstance(e, Started)}
+        return {job: slot for job, slot in slots.items() if job not in self.ended()}
 
 
-def running(events):
-    """The slot of each job under way."""
-    slots = {}
-    for event in events:
-        if isinstance(event, Started):
-            slots[event.job_id] = event.slot
-        elif isinstance(event, Finished):
-            del slots[event.job_id]
-    return slots
+def fact(*words):
+    print("fact:", *words, flush=True)
 
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
 ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-
 trainer = SyntheticTrainer(domains=("web",), checkpoints=5, sleep=0.4)
+
 with RayExecutor(trainer, retries=0) as executor:
+    log = Log(executor)
     assert executor.slots == 1
-    print("one node: 1 slot")
-    events = []
-    for number in range(400):
-        executor.submit(Job(number, MIXTURE, number))
-    until(executor, lambda: len(running(events)) == 1, events)
+    fact("one node: 1 slot")
+    log.until(lambda: len(log.running()) == 1)
+    head = set(log.running().values())
 
     other = cluster.add_node(num_cpus=2, num_gpus=0)
-    until(executor, lambda: executor.slots == 3 and len(running(events)) == 3, events)
-    print("another node: 3 slots")
+    log.until(lambda: executor.slots == 3 and len(log.running()) == 3)
+    fact("another node: 3 slots")
 
-    head, on_other = None, running(events)
+    there = [job for job, slot in log.running().items() if slot not in head]
     cluster.remove_node(other, allow_graceful=False)
-    until(executor, lambda: executor.slots == 1, events)
-    until(
-        executor,
-        lambda: len(running(events)) == 1 or len(set(running(events).values())) == 1,
-        events,
-    )
-    for number in range(400):  # those that have not started, save for the last few
-        if not any(isinstance(e, Started) and e.job_id == number for e in events):
-            executor.stop(number)
-    done = lambda: {e.job_id for e in events if isinstance(e, Finished)}
-    until(executor, lambda: len(done()) == 400, events)
-    again = [
-        j for j in on_other if sum(isinstance(e, Started) and e.job_id == j for e in events) > 1
-    ]
-    assert len(again) == 2, (on_other, events)
-    assert all(not e.stopped for e in events if isinstance(e, Finished) and e.job_id in on_other)
-    print("the other node killed: all jobs finished")
+    # No retries: the loss of a node is no fault of a job's.
+    log.until(lambda: executor.slots == 1 and all(log.starts()[job] == 2 for job in there))
+    fact("the other node killed: its jobs began again")
+
+    third = cluster.add_node(num_cpus=1, num_gpus=0)
+    log.until(lambda: executor.slots == 2 and len(log.running()) == 2)
+    gcs = ray._private.worker.global_worker.gcs_client
+    accepted, why = gcs.drain_node(third.node_id, PREEMPTION, "test", 2**62)
+    assert accepted, why
+    log.until(lambda: executor.slots == 1)
+    there = {job: slot for job, slot in log.running().items() if slot not in head}
+    log.until(lambda: log.ended() >= set(there))
+    begun = len(log.events)
+    log.until(lambda: len(log.ended()) >= log.submitted - 1, submit=False)
+    later = [e.slot for e in log.events[begun:] if isinstance(e, Started)]
+    assert set(later) <= head, later
+    assert all(log.starts()[job] == 1 for job in there)
+    fact("a third node drained: its job ended there, and no other came")
+
+    log.until(lambda: len(log.ended()) == log.submitted, submit=False)
+    fact("all jobs finished")
 
 cluster.add_node(num_cpus=0, num_gpus=4)
 with RayExecutor(trainer, gpus_per_slot=2) as executor:
-    executor.submit(Job(0, MIXTURE, 0))
-    executor.submit(Job(1, MIXTURE, 0))
-    events = []
-    until(executor, lambda: len(running(events)) == 2, events)
-    names = sorted(slot.split("/")[1] for slot in running(events).values())
-    print("two slots of two GPUs:", *names)
+    log = Log(executor)
+    log.until(lambda: len(log.running()) == 2)
+    names = sorted(slot.split("/")[1] for slot in log.running().values())
+    fact("two slots of two GPUs:", *names)
 ray.shutdown()
 cluster.shutdown()

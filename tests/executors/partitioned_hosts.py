@@ -9,10 +9,13 @@ import dataclasses
 import json
 import logging
 import os
+import secrets
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -84,6 +87,9 @@ def until(condition, what):  # type: ignore[no-untyped-def]
 
 def main(folder: Path) -> int:
     corpus, processes = folder / "corpus", []
+    ray_folder = tempfile.mkdtemp(prefix="ray-")  # a short path, and nobody else's `auto` address
+    os.environ |= {"RAY_TMPDIR": ray_folder}
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     write_corpus(corpus)
     try:
         make_hosts()
@@ -97,6 +103,7 @@ def main(folder: Path) -> int:
         remove_hosts()
         for process in processes:
             process.wait(timeout=30)
+        shutil.rmtree(ray_folder, ignore_errors=True)
 
 
 def drive(corpus: Path, link: str) -> None:
@@ -157,7 +164,7 @@ def drive(corpus: Path, link: str) -> None:
         read_until(lambda: len(folders()) == 2 and len(place) == 2)
         copies = folders() - {str(corpus)}
         assert "bimix" in copies.pop()
-        print("two hosts: 2 slots, the corpus copied to the second", flush=True)
+        print("fact: two hosts: 2 slots, the corpus copied to the second", flush=True)
 
         sh(f"ip link set {link} down")
         down = time.monotonic()
@@ -165,13 +172,13 @@ def drive(corpus: Path, link: str) -> None:
         took = again[0][0] - down
         assert took < 2 * HEARTBEAT, took
         assert "no answer from" in again[0][1], again
-        print("the link is down: its job began again within twice the heartbeat")
+        print("fact: the link is down: its job began again within twice the heartbeat")
         print(f"queued again after {took:.1f} s with a heartbeat of {HEARTBEAT:g}", file=sys.stderr)
 
         ended = {e.job_id for e in events if isinstance(e, Finished)}
         read_until(lambda: {e.job_id for e in events if isinstance(e, Finished)} == set(jobs))
         assert len(ended) < len(jobs)
-        print("all jobs finished")
+        print("fact: all jobs finished")
 
 
 if __name__ == "__main__":

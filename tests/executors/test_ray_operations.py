@@ -55,9 +55,10 @@ with connect(None):
             if link.startswith("socket:[") and link[8:-1] in sockets:
                 mine.add(sockets[link[8:-1]])
     print("token", has_token(), "dashboard", dashboard_url())
-    children = list(family(os.getpid()))[1:]
-    usage = [open(f"/proc/{p}/environ").read().count("RAY_USAGE_STATS_ENABLED=0") for p in children]
-    print("usage", len(usage) > 2 and not all(usage))
+    known = [open(f"/proc/{pid}/environ").read() for pid in list(family(os.getpid()))[1:]]
+    servers = [e for e in known if "PATH=" in e]  # a worker writes its title over it
+    off = ["RAY_USAGE_STATS_ENABLED=0" in e for e in servers]
+    print("usage", not (len(off) >= 2 and all(off)))
     print("addresses", *sorted(mine))
 """
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}

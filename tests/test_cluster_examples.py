@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,7 @@ FAKES = {
     "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "ray": 'echo "ray $*" >> "$CALLS"; echo "mode $RAY_AUTH_MODE" >> "$CALLS"; echo secret-token\n'
     'while [[ $# -gt 0 && $1 != -- ]]; do shift; done; [[ $# -gt 0 ]] && shift && exec "$@"\ntrue',
-    "bimix-tune": 'echo "bimix-tune $*" >> "$CALLS"; trap "echo stopped >> $CALLS; exit 5" TERM\n'
+    "bimix-tune": 'trap "echo stopped >> $CALLS; exit 5" TERM; echo "bimix-tune $*" >> "$CALLS"\n'
     'for _ in $(seq "$SECONDS_TO_RUN"); do sleep 1; done',
 }
 
@@ -157,11 +158,13 @@ def test_the_batch_script_starts_the_search_on_all_nodes(tmp_path):
 def test_the_batch_script_stops_the_search_before_the_time_is_up(tmp_path):
     batch = slurm(tmp_path, 60)
     calls = tmp_path / "calls"
-    while batch.poll() is None and (not calls.exists() or "bimix-tune" not in calls.read_text()):
-        pass
+    limit = time.monotonic() + 60
+    while not calls.exists() or "\nbimix-tune" not in calls.read_text():
+        assert batch.poll() is None and time.monotonic() < limit, batch.communicate()[0]
+        time.sleep(0.1)
     batch.send_signal(signal.SIGTERM)
-    batch.communicate(timeout=60)
-    assert calls.read_text().splitlines()[-1] == "stopped"
+    said, _ = batch.communicate(timeout=60)
+    assert calls.read_text().splitlines()[-1] == "stopped", said
 
 
 def free_port():

@@ -16,6 +16,7 @@ no state that the study does not hold: several processes may share one storage.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -62,12 +63,37 @@ WARM_RUNS = 48
 fewer it depends on the study alone, not on the fits before."""
 
 REST = 10.0
-"""In haste a law is fitted anew after so many times as long as its last fit took."""
+"""In haste, what was thought out for one proposal serves for so many times as long as it took."""
 
-PROCESS_ONLY = ("_lock", "_turn", "_reader", "_fitted", "_rested", "_centre")
+PROCESS_ONLY = ("_lock", "_turn", "_reader", "_fitted", "_plan", "_behind")
 """Attributes that are not pickled."""
 
 TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What one proposal was thought out from, for others in haste.
+
+    Args:
+        study: Name of the study.
+        evidence: What it said.
+        law: Fitted to that.
+        region: Where the law is trusted.
+        centre: The law's optimum there, (K,).
+        until: When it is time to think again, on the monotonic clock.
+    """
+
+    study: str
+    evidence: Evidence
+    law: LawFit
+    region: SearchSpace
+    centre: Array
+    until: float
+
+    def serves(self, study: Study) -> bool:
+        """Whether a proposal for a study may rest on this."""
+        return self.study == study.study_name and time.monotonic() < self.until
 
 
 class BiMixSampler(BaseSampler):
@@ -161,19 +187,19 @@ class BiMixSampler(BaseSampler):
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._reader = Reader(space)
         self._fitted: tuple[object, LawFit | None] = (None, None)  # the curves used, and the fit
-        self._rested = 0.0  # when a law may be fitted again in haste
-        self._centre: tuple[LawFit | None, Array | None] = (None, None)  # a law and its optimum
+        self._plan: _Plan | None = None
+        self._behind: dict[tuple[str, int], tuple[LawFit | None, float]] = {}  # the last proposal
         self.hasty = False
-        """Whether proposals must be quick, for runs that are shorter than a proposal takes. The law
-        is then fitted anew only now and then (`REST`), and a proposal is the best of some mixtures
-        around the optimum under a drawn law, not that law's own optimum."""
+        """Whether proposals must be quick, for runs that are shorter than a proposal takes. They
+        are then the best of some mixtures around the law's optimum under a drawn law, and the law
+        is fitted anew only now and then (`REST`)."""
         self._warned: set[str] = set()  # studies whose foreign trials the user knows of
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in PROCESS_ONLY}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _fitted=(None, None), _rested=0.0, _centre=(None, None))
+        self.__dict__.update(state, _fitted=(None, None), _plan=None, _behind={})
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._reader = Reader(self._space)
 
@@ -266,11 +292,17 @@ class BiMixSampler(BaseSampler):
     def propose(self, study: Study, trial: FrozenTrial) -> Array:
         """The proportions for a trial, (K,), in the order of the space."""
         rng = np.random.default_rng([self._seed, trial.number])
+        in_haste = self.hasty and ENQUEUED not in trial.system_attrs
+        plan = self._plan if in_haste else None
+        if plan is not None and plan.serves(study):
+            return self._hastily(plan, trial.number, rng)
+        began = time.monotonic()
         region = with_fixed(self._space, trial.system_attrs.get(ENQUEUED, {}))
         evidence, law = self._law_for(study, trial.number)
         ahead = self._ahead(study, trial)  # before `asked`: it must not miss who comes between
         asked = self.tried(study, trial.number, (*TRIED, TrialState.FAIL))
         pool = self._untried(asked)
+        self._behind = {(study.study_name, trial.number): (law, self._tokens(evidence))}
         if law is None:
             return startup_mixture(region, asked, rng, pool, skip=ahead)
         tried = self.tried(study, trial.number)
@@ -279,24 +311,25 @@ class BiMixSampler(BaseSampler):
         drawn, objective, tokens = self.aim(evidence, law.draw(rng), rng)
         if pool is not None:
             return best_of(drawn, pool, region, tokens, objective)
-        if self.hasty:
-            pool = scattered(self._optimum(evidence, law, region), region, rng)
-            return best_of(drawn, pool, region, tokens, objective)
+        if in_haste:
+            mean, objective, tokens = self.aim(evidence, law, rng)
+            found = optimise(mean, region, tokens, objective=objective, rough=True)
+            until = began + (REST + 1) * (time.monotonic() - began)
+            centre = self._space.array(found)
+            self._plan = _Plan(study.study_name, evidence, law, region, centre, until)
+            return self._hastily(self._plan, trial.number, rng)
         # A price on constraints is so steep that a rough optimum would be far beside the true one.
         rough = not evidence.constrained
         found = optimise(drawn, region, tokens, objective=objective, rough=rough)
         best = self._space.array(found)
         return apart(best, tried, region, drawn, tokens, objective, rng)
 
-    def _optimum(self, evidence: Evidence, law: LawFit, region: SearchSpace) -> Array:
-        """The optimum of a law without a draw, (K,), found once for each law."""
-        if self._centre[0] is not law or self._centre[1] is None:
-            aimed, objective, tokens = self.aim(evidence, law, np.random.default_rng(self._seed))
-            found = optimise(aimed, region, tokens, objective=objective, rough=True)
-            self._centre = law, self._space.array(found)
-        centre = self._centre[1]
-        assert centre is not None
-        return centre
+    def _hastily(self, plan: _Plan, number: int, rng: np.random.Generator) -> Array:
+        """The best of some mixtures around a law's optimum, under a drawn law, (K,)."""
+        self._behind = {(plan.study, number): (plan.law, self._tokens(plan.evidence))}
+        drawn, objective, tokens = self.aim(plan.evidence, plan.law.draw(rng), rng)
+        pool = scattered(plan.centre, plan.region, rng)
+        return best_of(drawn, pool, plan.region, tokens, objective)
 
     def _ahead(self, study: Study, trial: FrozenTrial) -> int:
         """How many earlier trials are being asked for at this very moment, by other processes."""
@@ -313,6 +346,8 @@ class BiMixSampler(BaseSampler):
 
     def law_for(self, study: Study, number: int) -> tuple[LawFit | None, float]:
         """The law that proposes for a trial, None during start-up, and the tokens it is for."""
+        if known := self._behind.get((study.study_name, number)):
+            return known
         evidence, law = self._law_for(study, number)
         return law, self._tokens(evidence)
 
@@ -372,22 +407,17 @@ class BiMixSampler(BaseSampler):
         curves = evidence.taught().curves
         key = (study.study_name, [(c.run, c.losses.tobytes()) for c in curves])
         with self._lock:
-            near = self._fitted[1]
-            known = near is not None and near.space == evidence.space
-            resting = self.hasty and known and time.monotonic() < self._rested
-            if self._fitted[0] != key and not resting:
-                began = time.monotonic()
+            if self._fitted[0] != key:
                 try:
-                    # Not where a constraint has come, or it is another study.
-                    warm = near if known and len(curves) >= WARM_RUNS else None
-                    law = fit(curves, evidence.space, self._law, before=warm, judge=False)
+                    near = self._fitted[1] if len(curves) >= WARM_RUNS else None
+                    if near is not None and near.space != evidence.space:
+                        near = None  # a constraint has come, or it is another study
+                    law = fit(curves, evidence.space, self._law, before=near, judge=False)
                     self._fitted = (key, law)
                 except FitError as error:
                     if curves:
                         logger.warning("no law yet, the start-up design goes on: %s", error)
                     self._fitted = (key, None)
-                now = time.monotonic()
-                self._rested = now + REST * (now - began)
             return self._fitted[1]
 
     def _check_objectives(self, study: Study) -> None:

@@ -232,14 +232,13 @@ TEXT, FLAG, COUNT = {"type": "string"}, {"type": "boolean"}, {"type": "integer",
 TEXTS = {"type": "object", "additionalProperties": TEXT}
 QUANTITY = {"type": "string", "pattern": r"^\d+(\.\d+)?(m|[KMGT]i?)?$"}
 QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
-KEY = closed(["name", "key"], name=TEXT, key=TEXT)
 CONTAINER = closed(
     ["name", "image"],
     name=TEXT,
     image=TEXT,
     env={
         "type": "array",
-        "items": closed(["name"], name=TEXT, value=TEXT, valueFrom=closed(secretKeyRef=KEY)),
+        "items": closed(["name", "value"], name=TEXT, value=TEXT),
     },
     ports={"type": "array", "items": closed(["containerPort"], name=TEXT, containerPort=COUNT)},
     resources=closed(requests=QUANTITIES, limits=QUANTITIES),
@@ -282,6 +281,7 @@ WORKERS = closed(
 CLUSTER = closed(
     ["headGroupSpec"],
     rayVersion=TEXT,
+    authOptions=closed(["mode"], mode={"enum": ["disabled", "token"]}),
     enableInTreeAutoscaling=FLAG,
     headGroupSpec=closed(["rayStartParams", "template"], rayStartParams=TEXTS, template=POD),
     workerGroupSpecs={"type": "array", "items": WORKERS},
@@ -303,7 +303,7 @@ RAY_JOB = closed(
     ),
 )
 """What a RayJob may have, as far as the recipe uses it, written after the Go types of KubeRay
-(ray-operator/apis/ray/v1, 1.4) and of Kubernetes; a misspelt key or a wrong type is refused."""
+(ray-operator/apis/ray/v1, 1.5) and of Kubernetes; a misspelt key or a wrong type is refused."""
 
 
 def ray_job():
@@ -338,10 +338,11 @@ def test_the_kuberay_job_fits_together():
     containers = [c for g in groups for c in g["template"]["spec"]["containers"]]
     for container in containers:
         env = {e["name"]: e for e in container["env"]}
-        assert env["RAY_AUTH_MODE"]["value"] == "token"
-        assert set(env["RAY_AUTH_TOKEN"]) == {"name", "valueFrom"}  # a reference, no secret
+        assert env["RAY_USAGE_STATS_ENABLED"]["value"] == "0"
+        assert not any("TOKEN" in name for name in env)  # the operator's, from a Secret
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
     assert len({c["image"] for c in containers}) == 1
+    assert cluster["authOptions"] == {"mode": "token"}
     try:
         installed = importlib.metadata.version("ray")
     except importlib.metadata.PackageNotFoundError:

@@ -424,10 +424,10 @@ class _Loop:
         law = self.law_now(trial.number)
         if ledger.ROLE not in trial.user_attrs:
             trial.set_user_attr(ledger.ROLE, STARTUP if law is None else PROPOSAL)
-        if law is not None:
-            if law is not self.fitted:
-                self.fitted = law
-                self.observe(LawFitted(law.status))
+        if law is not None and law is not self.fitted:
+            self.fitted = law
+            self.observe(LawFitted(law.status))
+        if law is not None and not self.law_keeper.hasty:
             mean, sd = law.objective([mixture], self.trainer.tokens)
             trial.set_user_attr(ledger.PREDICTED, [float(mean[0]), float(sd[0])])
 

@@ -55,7 +55,10 @@ POLL_SECONDS = 0.5
 """Longest wait for an event before the display is refreshed."""
 
 FILL_SECONDS = 0.05
-"""After so long a time of asking, events are looked at and results written down."""
+"""After so long a time of asking, events are looked at."""
+
+WRITE_SECONDS = 0.05
+"""Results are written down at most so often; a driver that is killed loses those of so long."""
 
 HOPELESS = 3
 """Runs that must fail before one has succeeded for the search to be called off."""
@@ -136,9 +139,11 @@ class Driver:
         while True:
             hungry = self._fill(more, seed)
             if not self.running:
+                ledger.flush(self._study)
                 return
+            patience = 0.0 if hungry else self._write()
             with self._interrupts.allowed():
-                events = self._executor.events(0.0 if hungry else POLL_SECONDS)
+                events = self._executor.events(patience)
             for event in events:
                 self._handle(event)
             self._on_change()
@@ -154,10 +159,19 @@ class Driver:
             for _ in range(wanted):
                 self._start(seed)
                 if time.monotonic() > until:
-                    ledger.flush(self._study)
+                    self._write()
                     return True
-        ledger.flush(self._study)
         return False
+
+    def _write(self) -> float:
+        """Write down what is new, though not too often; and how long to wait for events now."""
+        storage = self._study._storage
+        if not isinstance(storage, DriverStorage) or not storage.unwritten:
+            return POLL_SECONDS
+        if time.monotonic() - storage.written >= WRITE_SECONDS:
+            storage.flush()
+            return POLL_SECONDS
+        return WRITE_SECONDS
 
     def _lacking(self) -> int:
         """How many jobs the executor should be given."""

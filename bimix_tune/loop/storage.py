@@ -58,6 +58,8 @@ class DriverStorage(BaseStorage):
         self.backend: Any = inner if isinstance(inner, RDBStorage) else backend
         self._wait = wait
         self.patience = PATIENCE
+        self.written = -float("inf")
+        """When `flush` last wrote something, on the monotonic clock."""
         self.mark: dict[str, Any] = {}
         """User attributes of every trial that this driver begins."""
         self._study_id: int | None = None
@@ -88,7 +90,13 @@ class DriverStorage(BaseStorage):
             for trial_id in gone:  # ended by another driver, which took this one for dead
                 self._take(self._trial(trial_id))
             self._pending.clear()
+            self.written = time.monotonic()
             self._mine &= {self._trials[n]._trial_id for n in self._open}
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether there is something for `flush` to write."""
+        return bool(self._pending)
 
     def refresh(self) -> None:
         """See what others have written by now."""

@@ -239,8 +239,14 @@ def _kill(actor: Any) -> None:
 
 
 def essence(error: BaseException) -> str:
-    """Ray's messages go on for a page; the last line that names an error says what happened."""
+    """What happened, in one line: Ray's messages go on for a page.
+
+    The last line that names an error, else the one that says why an actor is dead (without the
+    guesses that follow), else the first.
+    """
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b: ", line)]
-    return f"{type(error).__name__}: {(named[-1:] or lines)[0]}"
+    dead = [line for line in lines if line.startswith("The actor is dead because ")]
+    said = (named[-1:] or dead or lines)[0].partition(" Some common causes")[0]
+    return f"{type(error).__name__}: {said.removeprefix('The actor is dead because ')}"

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-fsspec = pytest.importorskip("fsspec")
+pytest.importorskip("fsspec")
+
+import fsspec
 
 from bimix_tune.corpus import copy
 from bimix_tune.corpus.build import build_corpus

@@ -1,14 +1,18 @@
 """Jobs on a cluster to which nodes are added, and of which one is killed and one drained."""
 
+import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 from ray.cluster_utils import Cluster
 
-from bimix_tune.executors import Failed, Finished, Job, Started
+from bimix_tune.executors import Failed, Finished, Job, Progress, Started
 from bimix_tune.executors.ray import RayExecutor
 from bimix_tune.mixture import Mixture
+from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.synthetic import SyntheticTrainer
 
 MIXTURE = Mixture(["web"], [1.0])
@@ -45,8 +49,28 @@ class Log:
         return {job: slot for job, slot in slots.items() if job not in self.ended()}
 
 
+@dataclass(frozen=True)
+class Stumbler:
+    """Its first training fails; each notes its node."""
+
+    folder: str
+    tokens = 1
+    targets = ("web",)
+    unit = "nats/token"
+
+    def run(self, mixture, seed):
+        node = ray.get_runtime_context().get_node_id()
+        yield Checkpoint(1, notes={"node": node})
+        time.sleep(1.0)  # so that the driver has seen it
+        try:
+            Path(self.folder, "stumbled").mkdir()
+        except FileExistsError:
+            return
+        raise OSError(28, "No space left on device")
+
+
 def fact(*words):
-    print("fact:", *words, flush=True)
+    print("fact:", *words, flush=True)  # noqa: T201 - for the test that started this
 
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
@@ -88,7 +112,16 @@ with RayExecutor(trainer, retries=0) as executor:
     log.until(lambda: len(log.ended()) == log.submitted, submit=False)
     fact("all jobs finished")
 
-cluster.add_node(num_cpus=0, num_gpus=4)
+cluster.add_node(num_cpus=1, num_gpus=4)
+with RayExecutor(Stumbler(tempfile.mkdtemp()), cpus_per_slot=1, gpus_per_slot=0) as executor:
+    log = Log(executor)
+    log.until(lambda: executor.slots == 2)
+    executor.submit(Job(0, MIXTURE, 0))
+    log.until(lambda: 0 in log.ended(), submit=False)
+    nodes = [e.checkpoint.notes["node"] for e in log.events if isinstance(e, Progress)]
+    assert len(nodes) == len(set(nodes)) == 2, nodes
+    fact("a job that failed on one node was tried on the other")
+
 with RayExecutor(trainer, gpus_per_slot=2) as executor:
     log = Log(executor)
     log.until(lambda: len(log.running()) == 2)

@@ -35,6 +35,7 @@ def test_slots_follow_the_nodes_of_a_cluster() -> None:
         "the other node killed: its jobs began again",
         "a third node drained: its job ended there, and no other came",
         "all jobs finished",
+        "a job that failed on one node was tried on the other",
         "two slots of two GPUs: gpu0,1 gpu2,3",
     ]
 

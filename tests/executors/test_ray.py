@@ -18,9 +18,11 @@ from bimix_tune.executors import Failed, Finished, Job, Progress, Started, execu
 
 pytest.importorskip("ray")
 
+from bimix_tune.benchmark.cluster.faulty import FaultyTrainer, place_cue, taken_cues
 from bimix_tune.executors import ray as ray_executor
 from bimix_tune.executors import ray_cluster as cluster_module
 from bimix_tune.executors.ray import RayExecutor
+from bimix_tune.training.torch_trainer import run_name
 
 JOB = 4
 
@@ -62,7 +64,7 @@ class TestFaults:
     def test_a_job_that_always_crashes_fails_with_the_cause(self, odd_trainer, mixture):
         *_, last = run(odd_trainer("crash"), mixture)
         assert isinstance(last, Failed)
-        assert last.cause.startswith("ActorDiedError: ")
+        assert last.cause.startswith("ActorDiedError: its worker process has died")
         assert last.cause.endswith("(tried 3 times)")
 
     def test_a_killed_worker_is_replaced(self, odd_trainer, mixture):
@@ -84,6 +86,20 @@ class TestFaults:
         *_, last = run(trainer, mixture, progress_timeout=1.0, retries=0)
         assert last == Failed(JOB, "no sign of life of the training for 1 s")
         assert Path(trainer.log).read_text().split() == ["start"]
+
+    def test_a_frozen_process_is_found_by_its_silence(self, mixture, tmp_path):
+        place_cue(tmp_path, "freeze")
+        trainer = FaultyTrainer(domains=mixture.names, cues=tmp_path, sleep=0.2)
+        events = run(trainer, mixture, heartbeat=5.0)
+        assert events[-1] == Finished(JOB)
+        slots = [e.slot for e in events if isinstance(e, Started)]
+        assert len(slots) == 2
+        assert taken_cues(tmp_path) == {run_name(mixture, 0): ["freeze"]}
+
+    def test_a_full_device_is_tried_again(self, mixture, tmp_path):
+        place_cue(tmp_path, "gpu memory")
+        events = run(FaultyTrainer(domains=mixture.names, cues=tmp_path), mixture)
+        assert events[-1] == Finished(JOB)
 
     def test_stopping_a_silent_training_counts_as_stopped(self, odd_trainer, mixture):
         def stop(executor, event):
@@ -114,6 +130,19 @@ class TestFaults:
             RayExecutor(unloadable_trainer(), slots=1)
 
 
+def make_sleeper():
+    import time
+
+    from bimix_tune.training.base import Checkpoint
+
+    class Sleeper:
+        def run(self, mixture, seed):
+            yield Checkpoint(0)
+            time.sleep(seed / 10)
+
+    return Sleeper()
+
+
 def unloadable_trainer():
     class Unloadable:
         def __reduce__(self):
@@ -124,6 +153,16 @@ def unloadable_trainer():
 
 @pytest.mark.usefixtures("ray_cluster")
 class TestPlaces:
+    def test_a_job_does_not_wait_behind_a_long_one_while_a_worker_is_idle(self, mixture):
+        with RayExecutor(make_sleeper()) as executor:
+            assert executor.slots == 2
+            for number, tenths in enumerate((80, 2, 2, 2)):  # two begin, one waits at each
+                executor.submit(Job(number, mixture, tenths))
+            ends = []
+            while len(ends) < 4:
+                ends += [e.job_id for e in executor.events(5.0) if isinstance(e, Finished)]
+        assert ends[-1] == 0
+
     def test_slots_fill_the_cluster_and_run_at_once_on_one_core_each(self, odd_trainer, mixture):
         with RayExecutor(odd_trainer(pause=0.2)) as executor:
             assert executor.slots == 2
@@ -341,5 +380,9 @@ def test_the_cause_is_found_at_the_end_of_a_long_message() -> None:
     )
     expected = "RuntimeError: AttributeError: Can't get attribute 'text_of' on <module '__main__'>"
     assert essence(RuntimeError(message)) == expected
+    died = (
+        "The actor died.\n\tpid: 7\nThe actor is dead because its node is. Some common causes: a, b"
+    )
+    assert essence(RuntimeError(died)) == "RuntimeError: its node is."
     assert essence(RuntimeError("")) == "RuntimeError: no message"
     assert essence(RuntimeError("the node\nis gone")) == "RuntimeError: the node"

@@ -352,3 +352,10 @@ def test_the_kuberay_job_fits_together():
     for group in groups:
         given = {f"--{name}" for name in group["rayStartParams"]}
         assert given <= known_options(scripts.cli.commands["start"])
+
+
+def test_every_recipe_is_listed():
+    index = (RECIPES.parent / "README.md").read_text(encoding="utf-8")
+    names = {p.name for p in RECIPES.iterdir()}
+    assert len(names) == 4
+    assert {n for n in names if f"[cluster/{n}](cluster/{n})" not in index} == set()

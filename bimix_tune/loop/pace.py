@@ -24,6 +24,9 @@ RECENT = 32
 MOST_AHEAD = 8
 """Jobs ahead for each slot at most: where asks are slower than slots, more do not help."""
 
+BUSY_SHARE = 0.5
+"""How much of its time a driver may spend on proposals; it has events to handle, too."""
+
 
 class Pace:
     """Measures asks and runs, and says how many jobs to prepare ahead."""
@@ -59,10 +62,10 @@ class Pace:
         return min(math.ceil(slots * ask / run), MOST_AHEAD * slots)
 
     def overrun(self, slots: int) -> bool:
-        """Whether so many slots come free faster than careful proposals can be made."""
+        """Whether careful proposals would keep the driver too busy to serve so many slots."""
         if not self._careful or not self._runs:
             return False
-        return slots * _mean(self._careful) > _mean(self._runs)
+        return slots * _mean(self._careful) > BUSY_SHARE * _mean(self._runs)
 
 
 def _mean(seconds: deque[float]) -> float:

@@ -88,7 +88,7 @@ def best_of(
 
 
 def scattered(
-    centre: Array, region: SearchSpace, rng: np.random.Generator, count: int = 16
+    centre: Array, region: SearchSpace, rng: np.random.Generator, count: int = 8
 ) -> Array:
     """Mixtures of a region, near a centre and farther from it, (M, K).
 

@@ -65,6 +65,9 @@ fewer it depends on the study alone, not on the fits before."""
 REST = 10.0
 """In haste, what was thought out for one proposal serves for so many times as long as it took."""
 
+DRAWS = 8
+"""Laws drawn for the proposals in haste."""
+
 PROCESS_ONLY = ("_lock", "_turn", "_reader", "_fitted", "_plan", "_behind")
 """Attributes that are not pickled."""
 
@@ -81,6 +84,7 @@ class _Plan:
         law: Fitted to that.
         region: Where the law is trusted.
         centre: The law's optimum there, (K,).
+        draws: Laws drawn from its posterior, which proposals take by turns.
         until: When it is time to think again, on the monotonic clock.
     """
 
@@ -89,6 +93,7 @@ class _Plan:
     law: LawFit
     region: SearchSpace
     centre: Array
+    draws: Sequence[LawFit]
     until: float
 
     def serves(self, study: Study) -> bool:
@@ -314,9 +319,10 @@ class BiMixSampler(BaseSampler):
         if in_haste:
             mean, objective, tokens = self.aim(evidence, law, rng)
             found = optimise(mean, region, tokens, objective=objective, rough=True)
+            draws = [law.draw(rng) for _ in range(DRAWS)]
             until = began + (REST + 1) * (time.monotonic() - began)
             centre = self._space.array(found)
-            self._plan = _Plan(study.study_name, evidence, law, region, centre, until)
+            self._plan = _Plan(study.study_name, evidence, law, region, centre, draws, until)
             return self._hastily(self._plan, trial.number, rng)
         # A price on constraints is so steep that a rough optimum would be far beside the true one.
         rough = not evidence.constrained
@@ -327,7 +333,7 @@ class BiMixSampler(BaseSampler):
     def _hastily(self, plan: _Plan, number: int, rng: np.random.Generator) -> Array:
         """The best of some mixtures around a law's optimum, under a drawn law, (K,)."""
         self._behind = {(plan.study, number): (plan.law, self._tokens(plan.evidence))}
-        drawn, objective, tokens = self.aim(plan.evidence, plan.law.draw(rng), rng)
+        drawn, objective, tokens = self.aim(plan.evidence, plan.draws[number % DRAWS], rng)
         pool = scattered(plan.centre, plan.region, rng)
         return best_of(drawn, pool, plan.region, tokens, objective)
 
@@ -348,6 +354,8 @@ class BiMixSampler(BaseSampler):
         """The law that proposes for a trial, None during start-up, and the tokens it is for."""
         if known := self._behind.get((study.study_name, number)):
             return known
+        if self.hasty and self._plan is not None and self._plan.study == study.study_name:
+            return self._plan.law, self._tokens(self._plan.evidence)
         evidence, law = self._law_for(study, number)
         return law, self._tokens(evidence)
 

@@ -31,6 +31,7 @@ from bimix_tune.benchmark.folders import holds_runs, write_meta
 from bimix_tune.benchmark.recording import record_swarm
 from bimix_tune.benchmark.summary import failures
 from bimix_tune.cli.benchmark_tables import summary_tables
+from bimix_tune.cli.cluster_benchmark import cluster_command
 from bimix_tune.cli.display import counting
 from bimix_tune.cli.strategies_benchmark import strategies_command
 from bimix_tune.config import CACHE, load_config, make_executor, prepare
@@ -40,6 +41,7 @@ benchmark = typer.Typer(
     help="Measure how good laws and strategies are.", no_args_is_help=True, add_completion=False
 )
 benchmark.command("strategies")(strategies_command)
+benchmark.command("cluster")(cluster_command)
 console = Console(highlight=False, markup=False, emoji=False)
 
 

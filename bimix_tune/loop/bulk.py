@@ -59,7 +59,7 @@ def write(
         # A write first: it makes other writers of the study wait, on every kind of database.
         session.execute(sqlalchemy.update(studies).where(one).values(study_id=study_id))
         found: Any = session.query(models.TrialModel)
-        found = found.where(models.TrialModel.trial_id.in_(pending))
+        found = found.where(models.TrialModel.trial_id.in_(pending)) if pending else ()
         trials = {t.trial_id: t for t in found if not t.state.is_finished()}
         open_ = {i: pending[i] for i in trials}
         _write_rows(session, models, open_)
@@ -67,24 +67,27 @@ def write(
             if what.end is not None:
                 trials[trial_id].state = what.end[0]
                 trials[trial_id].datetime_complete = datetime.now()
-        added = [_create(session, models, study_id, mark or {}) for _ in range(create)]
+        added = _create(session, models, study_id, create, mark or {}) if create else []
     return added, pending.keys() - trials.keys()
 
 
-def _create(session: Any, models: Any, study_id: int, mark: Mapping[str, Any]) -> FrozenTrial:
-    now = datetime.now()
-    number = session.query(models.TrialModel).filter_by(study_id=study_id).count()
-    row = models.TrialModel(
-        study_id=study_id, number=number, state=TrialState.RUNNING, datetime_start=now
-    )
-    session.add(row)
-    session.flush()
-    for key, value in mark.items():
-        attr = {"trial_id": row.trial_id, "key": key, "value_json": json.dumps(value)}
-        session.add(models.TrialUserAttributeModel(**attr))
-    return FrozenTrial(
-        number, TrialState.RUNNING, None, now, None, {}, {}, dict(mark), {}, {}, row.trial_id
-    )
+def _create(
+    session: Any, models: Any, study_id: int, count: int, mark: Mapping[str, Any]
+) -> list[FrozenTrial]:
+    """Add running trials."""
+    now, state = datetime.now(), TrialState.RUNNING
+    first = session.query(models.TrialModel).filter_by(study_id=study_id).count()
+    options = {"study_id": study_id, "state": state, "datetime_start": now}
+    rows = [models.TrialModel(number=first + i, **options) for i in range(count)]
+    session.add_all(rows)
+    session.flush()  # gives them their ids
+    table = models.TrialUserAttributeModel.__table__
+    attrs = ((r.trial_id, key, json.dumps(value)) for r in rows for key, value in mark.items())
+    _replace(session, table, ("key", "value_json"), attrs)
+    return [
+        FrozenTrial(r.number, state, None, now, None, {}, {}, dict(mark), {}, {}, r.trial_id)
+        for r in rows
+    ]
 
 
 def _write_rows(session: Any, models: Any, pending: Mapping[int, Pending]) -> None:

@@ -33,6 +33,7 @@ from bimix_tune.executors.local import LocalExecutor
 from bimix_tune.loop import ledger
 from bimix_tune.loop.interrupts import Interrupts
 from bimix_tune.loop.pace import Pace
+from bimix_tune.loop.result import PROPOSAL
 from bimix_tune.loop.storage import DriverStorage
 from bimix_tune.mixture import Mixture
 from bimix_tune.observing import (
@@ -152,7 +153,7 @@ class Driver:
         """Hand over jobs; whether more are wanted still, but it is time to look at events."""
         sampler = self._study.sampler
         if isinstance(sampler, BiMixSampler) and not isinstance(self._executor, LocalExecutor):
-            sampler.hasty = self._pace.overrun(self._executor.slots, sampler.hasty)
+            sampler.hasty = self._pace.overrun(self._executor.slots)
         until = time.monotonic() + FILL_SECONDS
         while (wanted := min(self._lacking(), more())) > 0:
             self._reserve(wanted)
@@ -188,24 +189,25 @@ class Driver:
             storage.flush(create=max(new, 0))
 
     def _start(self, seed: int) -> None:
-        with self._pace.asking():
-            trial = self._study.ask()
-            if not self._wanted(trial):
-                ledger.withdraw(self._study, trial.number, "other drivers had taken all trials")
-                return
-            try:
-                mixture = suggest_mixture(trial, self._space)
-            except BimixError as error:  # an enqueued trial that is no mixture of this space
-                ledger.fail(self._study, trial.number, str(error))
-                return
-            if ledger.SEED not in trial.user_attrs:
-                trial.set_user_attr(ledger.SEED, seed)
-            self._on_ask(trial, mixture)
+        began, hasty = time.monotonic(), getattr(self._study.sampler, "hasty", False)
+        trial = self._study.ask()
+        if not self._wanted(trial):
+            ledger.withdraw(self._study, trial.number, "other drivers had taken all trials")
+            return
+        try:
+            mixture = suggest_mixture(trial, self._space)
+        except BimixError as error:  # an enqueued trial that is no mixture of this space
+            ledger.fail(self._study, trial.number, str(error))
+            return
+        if ledger.SEED not in trial.user_attrs:
+            trial.set_user_attr(ledger.SEED, seed)
+        self._on_ask(trial, mixture)
         attrs = trial.user_attrs
         run = Running(trial, attrs[ledger.ROLE], attrs.get(ledger.LABEL, ""), mixture)
         self.running[trial.number] = run
         self._observe(RunAsked(trial.number, run.role, run.label, mixture, int(attrs[ledger.SEED])))
         self._executor.submit(Job(trial.number, mixture, int(attrs[ledger.SEED])))
+        self._pace.asked(time.monotonic() - began, run.role == PROPOSAL and not hasty)
 
     def _handle(self, event: Event) -> None:
         run = self.running.get(event.job_id)

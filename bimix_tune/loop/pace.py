@@ -14,10 +14,7 @@ knows every result before it goes on, which is worth waiting for: up to 10 % of 
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 WAIT_SECONDS = 0.05
 WAIT_SHARE, LONE_SHARE = 0.01, 0.1
@@ -27,6 +24,9 @@ RECENT = 32
 MOST_AHEAD = 8
 """Jobs ahead for each slot at most: where asks are slower than slots, more do not help."""
 
+BUSY_SHARE = 0.5
+"""How much of its time a driver may spend on proposals; it has events to handle, too."""
+
 
 class Pace:
     """Measures asks and runs, and says how many jobs to prepare ahead."""
@@ -34,14 +34,18 @@ class Pace:
     def __init__(self) -> None:
         self._asks: deque[float] = deque(maxlen=RECENT)
         self._runs: deque[float] = deque(maxlen=RECENT)
-        self._careful = 0.0
+        self._careful: deque[float] = deque(maxlen=RECENT)
 
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Time one proposal."""
-        began = time.monotonic()
-        yield
-        self._asks.append(time.monotonic() - began)
+    def asked(self, seconds: float, careful: bool) -> None:
+        """Note how long an ask took.
+
+        Args:
+            seconds: Of the ask.
+            careful: Whether a law was behind the proposal, and no haste.
+        """
+        self._asks.append(seconds)
+        if careful:
+            self._careful.append(seconds)
 
     def ran(self, seconds: float) -> None:
         """Note how long a run took."""
@@ -51,21 +55,18 @@ class Pace:
         """How many jobs beyond those that run should be handed over, for ``slots`` slots."""
         if not self._asks or not self._runs:
             return 0
-        ask, run = max(self._asks), max(sum(self._runs) / len(self._runs), 1e-6)
+        ask, run = max(self._asks), _mean(self._runs)
         worth = LONE_SHARE * run if slots == 1 else min(WAIT_SECONDS, WAIT_SHARE * run)
         if ask <= worth:
             return 0
         return min(math.ceil(slots * ask / run), MOST_AHEAD * slots)
 
-    def overrun(self, slots: int, hasty: bool) -> bool:
-        """Whether so many slots come free faster than careful proposals can be made.
-
-        Args:
-            slots: How many there are.
-            hasty: Whether the latest asks were hasty ones, which say nothing of careful ones.
-        """
-        if not self._asks or not self._runs:
+    def overrun(self, slots: int) -> bool:
+        """Whether careful proposals would keep the driver too busy to serve so many slots."""
+        if not self._careful or not self._runs:
             return False
-        if not hasty:
-            self._careful = sum(self._asks) / len(self._asks)
-        return slots * self._careful > sum(self._runs) / len(self._runs)
+        return slots * _mean(self._careful) > BUSY_SHARE * _mean(self._runs)
+
+
+def _mean(seconds: deque[float]) -> float:
+    return max(sum(seconds) / len(seconds), 1e-6)

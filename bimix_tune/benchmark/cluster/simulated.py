@@ -6,14 +6,43 @@ looks or not; so a slot is idle exactly while no job waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from unittest import mock
 
 from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress, Started, one_line
 from bimix_tune.training.base import Checkpoint, Trainer
+
+
+class DriverTime:
+    """A clock that goes on while this process works, and jumps where it would only wait.
+
+    On a busy machine the seconds that others take do not count: times are those of a machine with
+    a core for the driver alone. Waits for a disk do not count either.
+    """
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+
+    def __call__(self) -> float:
+        return time.process_time() + self._skipped
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, in the time of this clock."""
+        self._skipped += max(seconds, 0.0)
+
+    @contextlib.contextmanager
+    def everywhere(self) -> Iterator[None]:
+        """Let all Python code of this process live in this time."""
+        with (
+            mock.patch.object(time, "monotonic", self),
+            mock.patch.object(time, "sleep", self.sleep),
+        ):
+            yield
 
 
 @dataclass
@@ -58,6 +87,7 @@ class SimulatedExecutor:
         self._out: list[Event] = []
         self._stopped: set[int] = set()
         self.use = [Use() for _ in range(slots)]
+        self.first, self.last = float("inf"), -float("inf")  # start of a run, end of a run
 
     @property
     def slots(self) -> int:
@@ -103,6 +133,7 @@ class SimulatedExecutor:
             if use.since is not None:
                 use.waits.append(now - use.since)
             use.since = now
+            self.first = min(self.first, now)
             self._busy[slot] = _Busy(job, iter(self._trainer.run(job.mixture, job.seed)))
             self._out.append(Started(job.id, f"simulated/{slot}"))
             self._prepare(slot, now, 0)
@@ -138,6 +169,7 @@ class SimulatedExecutor:
         assert use.since is not None
         use.busy += now - use.since
         use.since = now
+        self.last = max(self.last, now)
         self._out.append(event)
         self._free.append(slot)
         self._assign(now)

@@ -242,6 +242,6 @@ def essence(error: BaseException) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b: ", line)]
-    dead = [line for line in lines if line.startswith("The actor is dead because ")]
+    dead = [line for line in lines if re.match("The actor (is dead|died) because ", line)]
     said = (named[-1:] or dead or lines)[0].partition(" Some common causes")[0]
-    return f"{type(error).__name__}: {said.removeprefix('The actor is dead because ')}"
+    return f"{type(error).__name__}: {said}"

@@ -180,6 +180,11 @@ def test_silence_counts_from_the_last_answer_and_only_once_placed(cluster, monke
     cluster.answer(slot)  # nothing to tell, but alive
     read(fleet)
     assert fleet.silent() == []
+    assert slot.known == 100.0  # it answered a question of then; the next one tells of now
+    clock[0] += 1
+    cluster.answer(slot)
+    read(fleet)
+    assert slot.known == 161.0
 
 
 def test_nothing_waits_for_a_kill_that_does_not_return(cluster, monkeypatch):

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from bimix_tune.corpus import PINS, STARTER_BYTES, Corpus, build_corpus, starter_sources
+from bimix_tune.corpus.copy import is_url
 from bimix_tune.errors import ConfigError, SpaceError, did_you_mean
 from bimix_tune.executors import Executor, executor_class
 from bimix_tune.masking import expanded, masked
@@ -89,9 +90,12 @@ class CorpusSection(Section):
     """Which text, and how it becomes tokens.
 
     ``domains`` is ``starter``, or a mapping from a domain's name to a path (file, folder or
-    pattern), a list of paths, or a mapping such as ``{hf: name, split: train}``.
+    pattern), a list of paths, or a mapping such as ``{hf: name, split: train}``. ``folder``
+    names tokens that are there already: a folder that was built before (below ``cache``), or a
+    URL such as ``s3://bucket/corpora/0a1b2c``, which every machine fetches once.
     """
 
+    folder: str | None = None
     domains: Literal["starter"] | dict[str, Any] = "starter"
     tokenizer: int | str = 2048
     max_bytes_per_domain: Count | None = None
@@ -222,7 +226,8 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
                 "name the text under corpus.domains instead"
             )
         corpus = open_corpus(config.corpus or CorpusSection(), path.parent, say)
-        options["corpus"] = str(corpus.folder)
+        url = config.corpus.folder if config.corpus else None
+        options["corpus"] = url if url and is_url(url) else str(corpus.folder)
     space = _space(config, corpus, path.parent, say)
     if kind in CORPUS_TRAINERS:
         options.setdefault("targets", space.target_names)
@@ -239,6 +244,9 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
 
 def open_corpus(section: CorpusSection, base: Path, say: Say) -> Corpus:
     """Fetch or find the text of a run file and tokenise it, or reuse what is cached."""
+    if section.folder is not None:
+        folder = section.folder
+        return Corpus.open(folder if is_url(folder) else base / Path(folder).expanduser())
     cache = Path(section.cache).expanduser()
     limit = section.max_bytes_per_domain
     if isinstance(section.domains, str):

@@ -334,13 +334,17 @@ class RayExecutor:
         self._out.append(event)
 
     def _check_clocks(self, fleet: Fleet, now: float) -> None:
-        """Act on workers that do not answer, runs that take too long, and a lack of workers."""
+        """Act on workers that do not answer, runs that take too long, and a lack of workers.
+
+        A run is judged by what was known of it when, not by the time now: the driver may have
+        been busy elsewhere, and the end of the run not yet read.
+        """
         for slot in fleet.silent():
             self._fault(fleet, slot, f"no answer from {slot.name} for {self._heartbeat:g} s")
         for slot in [slot for slot in fleet.slots if slot.jobs]:
-            if self._deadline is not None and now - slot.started > self._deadline:
+            if self._deadline is not None and slot.known - slot.started > self._deadline:
                 self._fault(fleet, slot, f"the run exceeded its deadline of {self._deadline:g} s")
-            elif now - slot.progressed > self._progress_timeout:
+            elif slot.known - slot.progressed > self._progress_timeout:
                 cause = f"no sign of life of the training for {self._progress_timeout:g} s"
                 self._fault(fleet, slot, cause)
         if fleet.reached:

@@ -28,7 +28,7 @@ from bimix_tune.observing import happened
 _log = logging.getLogger(__name__)
 
 FETCH_SECONDS = 30.0  # for an answer that Ray has announced
-ASK_SECONDS = 15.0  # how long a worker may wait for something to tell
+ASK_SECONDS = 2.0  # how long a worker may wait for something to tell
 AGAIN_SECONDS = 0.5  # before a worker that Ray calls unavailable is asked again
 ADJUST_SECONDS = 2.0  # between two looks at the nodes of the cluster
 KILL_SECONDS = 5.0  # for all workers to be killed on closing
@@ -47,7 +47,9 @@ class Slot:
     actor: Any
     failures: int = 0
     answer: Any = None  # to the question that is open
+    asked: float = 0.0  # when it was opened
     ask_at: float = 0.0  # when to ask again, while none is open
+    known: float = 0.0  # all that the worker told until then has been read
     confirmed: int = 0  # messages
     heard: float | None = None  # when it last answered; None while it has not been placed
     up: Up | None = None
@@ -173,6 +175,7 @@ class Fleet:
     def _ask(self, slot: Slot) -> None:
         """Open the next question; the first one is answered at once."""
         wait = 0.0 if slot.heard is None else min(ASK_SECONDS, self._heartbeat / 4)
+        slot.asked = time.monotonic()
         news = slot.actor.news.options(concurrency_group="news")
         slot.answer = news.remote(slot.confirmed, wait)
 
@@ -189,7 +192,7 @@ class Fleet:
         except Exception as error:  # noqa: BLE001 - whatever it was, the worker is lost
             yield from self._lost(slot, error)
         else:
-            slot.heard = time.monotonic()
+            slot.heard, slot.known = time.monotonic(), slot.asked
             slot.confirmed += len(messages)
             self._ask(slot)
             for message in messages:
@@ -247,6 +250,6 @@ def essence(error: BaseException) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b: ", line)]
-    dead = [line for line in lines if line.startswith("The actor is dead because ")]
+    dead = [line for line in lines if re.match("The actor (is dead|died) because ", line)]
     said = (named[-1:] or dead or lines)[0].partition(" Some common causes")[0]
-    return f"{type(error).__name__}: {said.removeprefix('The actor is dead because ')}"
+    return f"{type(error).__name__}: {said}"

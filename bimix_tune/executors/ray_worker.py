@@ -174,6 +174,7 @@ class RayWorker:
             end = self._train(job)
             with self._changed:
                 self._current = None
+                self._stopped.discard(job.id)
                 self._tell(end)
 
     def _tell(self, message: Message) -> None:

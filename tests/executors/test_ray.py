@@ -64,7 +64,9 @@ class TestFaults:
     def test_a_job_that_always_crashes_fails_with_the_cause(self, odd_trainer, mixture):
         *_, last = run(odd_trainer("crash"), mixture)
         assert isinstance(last, Failed)
-        assert last.cause.startswith("ActorDiedError: its worker process has died")
+        assert last.cause.startswith(
+            "ActorDiedError: The actor is dead because its worker process has died"
+        )
         assert last.cause.endswith("(tried 3 times)")
 
     def test_a_killed_worker_is_replaced(self, odd_trainer, mixture):
@@ -383,6 +385,6 @@ def test_the_cause_is_found_at_the_end_of_a_long_message() -> None:
     died = (
         "The actor died.\n\tpid: 7\nThe actor is dead because its node is. Some common causes: a, b"
     )
-    assert essence(RuntimeError(died)) == "RuntimeError: its node is."
+    assert essence(RuntimeError(died)) == "RuntimeError: The actor is dead because its node is."
     assert essence(RuntimeError("")) == "RuntimeError: no message"
     assert essence(RuntimeError("the node\nis gone")) == "RuntimeError: the node"

@@ -19,7 +19,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -42,7 +42,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 REFRESH_SECONDS = 1.0
 """What others write is seen so much later at most."""
 CHUNK = 250
-"""Trials read at once: reading them takes ten times the memory that they need then."""
+"""Trials read at once."""
 
 
 class DriverStorage(BaseStorage):
@@ -190,11 +190,9 @@ class DriverStorage(BaseStorage):
         last = max(self._numbers, default=-1)
         wanted = [self._trials[n]._trial_id for n in self._open]
         wanted = [i for i in wanted if i not in own] + self._new_ids(last)
-        last = max([last, *wanted])
         for start in range(0, len(wanted), CHUNK):
-            part = set(wanted[start : start + CHUNK])
-            for trial in self.backend._get_trials(self._study_id, None, part, last):
-                if trial._trial_id in part and trial._trial_id not in own:
+            for trial in bulk.read(self.backend, wanted[start : start + CHUNK]):
+                if trial._trial_id not in own:
                     self._take(trial)
 
     def _new_ids(self, last: int) -> list[int]:
@@ -210,14 +208,12 @@ class DriverStorage(BaseStorage):
             return [row[0] for row in connection.execute(query)]
 
     def _take(self, trial: FrozenTrial) -> FrozenTrial:
-        """Put a trial into the copy, sharing with the others what they have in common."""
+        """Put a trial into the copy, sharing its distributions with the others."""
         trial = copy.copy(trial)
         trial.distributions = {
             n: known if (known := self._distributions.setdefault(n, d)) == d else d
             for n, d in trial.distributions.items()
         }
-        trial.params = _interned(trial.params.items())
-        trial.user_attrs = _shared(trial.user_attrs)
         return self._put(trial)
 
     def _trial(self, trial_id: int) -> FrozenTrial:
@@ -307,13 +303,13 @@ class DriverStorage(BaseStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         trial, pending = self._changed(trial_id)
-        value = json.loads(json.dumps(value), object_pairs_hook=_interned)
+        value = bulk.parsed(json.dumps(value))
         trial.user_attrs = {**trial.user_attrs, sys.intern(key): value}
         pending.user_attrs[key] = value
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         trial, pending = self._changed(trial_id)
-        value = json.loads(json.dumps(value), object_pairs_hook=_interned)
+        value = bulk.parsed(json.dumps(value))
         trial.system_attrs = {**trial.system_attrs, sys.intern(key): value}
         pending.system_attrs[key] = value
 
@@ -405,15 +401,3 @@ def passing(error: BaseException) -> bool:
         error = error.__cause__
     kinds = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
     return isinstance(error, (*kinds, sqlalchemy.exc.TimeoutError, OSError))
-
-
-def _interned(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A dictionary whose keys, names of domains and targets, are in memory once."""
-    return {sys.intern(key): value for key, value in pairs}
-
-
-def _shared(value: Any) -> Any:
-    """The same with all keys interned."""
-    if isinstance(value, dict):
-        return {sys.intern(k): _shared(v) for k, v in value.items()}
-    return value

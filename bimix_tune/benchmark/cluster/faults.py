@@ -91,8 +91,7 @@ def faults(
     """
     cues = folder / "cues"
     cues.mkdir(parents=True, exist_ok=True)
-    options = {"checkpoints": TRAINER.checkpoints, "sleep": 0.1}
-    trainer = FaultyTrainer(cues=cues, **options)
+    trainer = FaultyTrainer(cues=cues, checkpoints=TRAINER.checkpoints, sleep=0.1)
     began = time.monotonic()
     with cluster(nodes) as machines:
         trouble = Trouble(machines, cues, max(1, runs // 25), say)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +64,7 @@ def killed_search(
         before = _ended(folder)
         with _driver(folder, trials, slots, seconds) as child:
             # A random moment after the driver has begun to add to the study.
-            _wait_for(child, lambda known=before: _touched(folder, known))
+            _wait_for(child, partial(_touched, folder, before))
             time.sleep(float(rng.exponential(2 * seconds)))
             os.kill(child.pid, signal.SIGKILL)
         after = _ended(folder)
@@ -131,8 +133,6 @@ def _undisturbed(records: list[RunRecord]) -> bool:
 
 def _same_law(records: list[RunRecord], space: SearchSpace) -> bool:
     """Fit the recorded curves, and those of the same runs made anew without any fault."""
-    import dataclasses
-
     done = [r for r in records if r.curve is not None and r.state in ENDED]
     curves = [r.curve for r in done if r.curve is not None]
     anew = []

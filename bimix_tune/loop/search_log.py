@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ class SearchLog:
     name = "the search log"
 
     def __init__(self, path: Path) -> None:
+        with suppress(OSError):  # then the first event says so
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _File(path, encoding="utf-8", delay=True)
         self._file.setFormatter(JsonFormatter())
         self._log = logging.Logger("search", logging.INFO)  # of this search alone
@@ -168,6 +171,6 @@ class RunLogs:
         return f"--- {at}{where}: {what}\n"
 
     def _append(self, run: int, text: str) -> None:
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / f"run-{run:04d}.log").open("a", encoding="utf-8") as file:
             file.write(masked(text))

@@ -16,7 +16,7 @@ from typing import Any
 _log = logging.getLogger(__name__)
 
 HOW = (
-    "to turn on token authentication, run `ray get-auth-token --generate`, copy "
+    "to turn on token authentication, run `ray get-auth-token --generate > /dev/null`, copy "
     "~/.ray/auth_token to every node (readable by you alone), set RAY_AUTH_MODE=token "
     "everywhere, and start the cluster again; the token does not encrypt, so keep to a private "
     "network or TLS"

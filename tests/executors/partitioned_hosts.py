@@ -7,7 +7,6 @@ Needs root. Run with a scratch folder as the only argument.
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import secrets
 import shlex
@@ -113,7 +112,7 @@ def main(folder: Path) -> int:
 def drive(corpus: Path, link: str) -> None:
     """What the user's program does, on the first host."""
     from bimix_tune.corpus import Corpus
-    from bimix_tune.executors import Failed, Finished, Job, Progress, Started
+    from bimix_tune.executors import Failed, Finished, Job, Progress, Retried, Started
     from bimix_tune.executors.ray import RayExecutor
     from bimix_tune.mixture import Mixture
     from bimix_tune.training.base import Checkpoint
@@ -136,12 +135,6 @@ def drive(corpus: Path, link: str) -> None:
 
     again = []  # when a job was queued again
 
-    class Watch(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if "will be tried again" in record.getMessage():
-                again.append((time.monotonic(), record.getMessage()))
-
-    logging.getLogger("bimix_tune.executors.ray").addHandler(Watch())
     events, place, jobs = [], {}, range(20)
     mixture = Mixture(["web"], [1.0])
 
@@ -154,6 +147,8 @@ def drive(corpus: Path, link: str) -> None:
                 assert not isinstance(event, Failed), event
                 if isinstance(event, Started):
                     place.setdefault(event.slot, []).append(event.job_id)
+                elif isinstance(event, Retried):
+                    again.append((time.monotonic(), event.cause))
 
     def folders():  # type: ignore[no-untyped-def]
         progress = [e.checkpoint for e in events if isinstance(e, Progress)]

@@ -9,7 +9,16 @@ import pytest
 from bimix_tune.errors import DivergedError, OutOfMemoryError
 from bimix_tune.executors import Job
 from bimix_tune.executors import ray_worker as module
-from bimix_tune.executors.ray_worker import Began, Down, Ended, Point, RayWorker, Returned, Up
+from bimix_tune.executors.ray_worker import (
+    Began,
+    Down,
+    Ended,
+    Point,
+    Printed,
+    RayWorker,
+    Returned,
+    Up,
+)
 from bimix_tune.mixture import Mixture
 from bimix_tune.training.base import Checkpoint
 
@@ -112,7 +121,8 @@ def test_errors_travel_as_text_and_leave_the_worker_usable(error, retry):
     end = messages[-1]
     assert end.cause.startswith(type(error).__name__)
     assert (end.retry, end.stopped) == (retry, False)
-    assert "Traceback" in end.trace
+    assert isinstance(messages[-2], Printed)
+    assert messages[-2].text.startswith("Traceback")
     worker.add(Job(2, MIXTURE, 0))
     assert read(worker, Ended, len(messages))[-1].job_id == 2
 

@@ -379,8 +379,10 @@ class _Loop:
 
     def is_wanted(self, trial: Trial) -> bool:
         """Whether a new trial is within the budget; several drivers may ask for the last one."""
-        if self.company.alone or self.phase == "confirmation" or ledger.is_queued(trial):
+        if self.company.alone or ledger.is_queued(trial):
             return True
+        if self.phase == "confirmation":  # another driver was faster
+            return False
         self.study._storage.refresh()  # type: ignore[attr-defined]
         before = [t for t in ledger.counted(self.study) if t.number < trial.number]
         return len(before) < self.total

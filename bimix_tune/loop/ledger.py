@@ -94,10 +94,23 @@ def driver_storage(
 ) -> DriverStorage:
     """The storage of a run folder, as the driver of a search uses it."""
     found = storage_of(folder, storage)
-    if isinstance(found, str):
-        patient = {"connect_args": {"timeout": LOCK_SECONDS}} if found.startswith("sqlite") else {}
-        found = RDBStorage(found, engine_kwargs=patient)
-    return DriverStorage(found, wait=wait)
+    return DriverStorage(_database(found) if isinstance(found, str) else found, wait=wait)
+
+
+def _database(url: str, tries: int = 5) -> RDBStorage:
+    """Open a database; again, where another driver makes its tables at this very moment."""
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+    patient = {"connect_args": {"timeout": LOCK_SECONDS}} if url.startswith("sqlite") else {}
+    while True:
+        try:
+            return RDBStorage(url, engine_kwargs=patient)
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            tries -= 1
+            made = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if not made or not tries:
+                raise
+            time.sleep(0.5)
 
 
 def name_of(folder: Path, storage: str | BaseStorage | None) -> str:

@@ -68,6 +68,7 @@ class DriverStorage(BaseStorage):
         self._open: set[int] = set()  # numbers of the trials that have not ended
         self._mine: set[int] = set()  # ids of the running ones that only this driver writes to
         self._pending: dict[int, Pending] = {}
+        self._read_to = -1  # greatest id of a trial that was there when all were read last
         self._reserved: list[FrozenTrial] = []
         self._distributions: dict[str, BaseDistribution] = {}
         self._constant: dict[tuple[str, int], Any] = {}
@@ -171,7 +172,7 @@ class DriverStorage(BaseStorage):
             return
         if study_id != self._study_id:
             self._study_id, self._read_at = study_id, -float("inf")
-            self._trials, self._numbers = {}, {}
+            self._trials, self._numbers, self._read_to = {}, {}, -1
             self._open, self._mine, self._pending = set(), set(), {}
         self._patiently(self._read_changed)
         self._read_at = time.monotonic()
@@ -187,13 +188,15 @@ class DriverStorage(BaseStorage):
                 ):
                     self._take(trial)
             return
-        last = max(self._numbers, default=-1)
-        wanted = [self._trials[n]._trial_id for n in self._open]
-        wanted = [i for i in wanted if i not in own] + self._new_ids(last)
-        for start in range(0, len(wanted), CHUNK):
-            for trial in bulk.read(self.backend, wanted[start : start + CHUNK]):
-                if trial._trial_id not in own:
-                    self._take(trial)
+        # Not from the greatest id known: that may be of an own trial, begun after another's.
+        new = self._new_ids(self._read_to)
+        wanted = {self._trials[n]._trial_id for n in self._open}.union(new) - own
+        wanted -= {i for i in new if i in self._numbers and self._numbers[i] not in self._open}
+        ids = sorted(wanted)
+        for start in range(0, len(ids), CHUNK):
+            for trial in bulk.read(self.backend, ids[start : start + CHUNK]):
+                self._take(trial)
+        self._read_to = max([self._read_to, *new])
 
     def _new_ids(self, last: int) -> list[int]:
         """Ids of the trials after the last one known."""

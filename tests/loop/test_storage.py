@@ -117,6 +117,20 @@ def test_what_others_write_is_seen(backend):
     assert plain_study(backend).trials[1].state == TrialState.RUNNING
 
 
+def test_trials_of_others_are_seen_though_own_ones_came_later(backend):
+    study, storage = driver_study(backend)
+    train(study)
+    other, others_storage = driver_study(backend)
+    train(other)
+    others_storage.flush()
+    train(study)
+    storage.flush()
+    storage.refresh()
+    others_storage.refresh()
+    assert [t.number for t in study.trials] == [0, 1, 2]
+    assert contents(study) == contents(other) == contents(plain_study(backend))
+
+
 def test_a_trial_that_another_driver_ended_is_given_up(backend):
     study, storage = driver_study(backend)
     trial = study.ask()

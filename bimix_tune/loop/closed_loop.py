@@ -315,6 +315,7 @@ class _Loop:
                     self.executor.stop(number)
                 with suppress(ExecutorError):  # the storage may be what went wrong
                     ledger.requeue_lost(self.study, self.company.own())
+                    ledger.flush(self.study)  # the failure that ended the search, say
                 raise
             finally:
                 save_curves(self.folder, self.records())

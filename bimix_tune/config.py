@@ -23,13 +23,17 @@ from pydantic import (
 )
 
 from bimix_tune.corpus import PINS, STARTER_BYTES, Corpus, build_corpus, starter_sources
+from bimix_tune.corpus.copy import is_url
 from bimix_tune.errors import ConfigError, SpaceError, did_you_mean
 from bimix_tune.executors import Executor, executor_class
+from bimix_tune.masking import expanded, masked
 from bimix_tune.mixture import Mixture
+from bimix_tune.observing import Observer
 from bimix_tune.options import typed
 from bimix_tune.quantities import parse_count
 from bimix_tune.space import Domain, SearchSpace, Target, load_space
 from bimix_tune.strategies.baselines import baseline_mixtures
+from bimix_tune.tracking import check_trackers, make_trackers
 from bimix_tune.training import check_options, load_trainer
 from bimix_tune.training.base import Trainer
 from bimix_tune.training.memory import free_memory, predict, require
@@ -52,19 +56,25 @@ def _kind(value: Any) -> Any:
 def check_storage(url: str | None) -> str | None:
     """Refuse the URL of a database that cannot be used, before any work is done for it.
 
+    Returns:
+        The URL with ``$NAME`` and ``${NAME}`` replaced by environment variables, so that no
+        password needs to be in a file or a command line.
+
     Raises:
-        ConfigError: It is no such URL, or the driver that it needs is not installed.
+        ConfigError: It is no such URL, a variable is not set, or the driver that it needs is
+            not installed.
     """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
         if url is not None:
+            url = expanded("storage", url)
             make_url(url).get_dialect().import_dbapi()
     except (ArgumentError, ImportError) as error:
         raise ConfigError(
             "a storage is the URL of a database whose driver is installed, such as "
-            f"sqlite:///study.db, but here: {error}"
+            f"sqlite:///study.db, but here: {masked(str(error))}"
         ) from error
     return url
 
@@ -83,9 +93,12 @@ class CorpusSection(Section):
     """Which text, and how it becomes tokens.
 
     ``domains`` is ``starter``, or a mapping from a domain's name to a path (file, folder or
-    pattern), a list of paths, or a mapping such as ``{hf: name, split: train}``.
+    pattern), a list of paths, or a mapping such as ``{hf: name, split: train}``. ``folder``
+    names tokens that are there already: a folder that was built before (below ``cache``), or a
+    URL such as ``s3://bucket/corpora/0a1b2c``, which every machine fetches once.
     """
 
+    folder: str | None = None
     domains: Literal["starter"] | dict[str, Any] = "starter"
     tokenizer: int | str = 2048
     max_bytes_per_domain: Count | None = None
@@ -114,7 +127,10 @@ class RunConfig(Section):
     search: SearchSection = SearchSection()
     executor: Options = {"type": "ray"}
     folder: str | None = None
-    storage: Annotated[str | None, AfterValidator(check_storage)] = None
+    storage: Annotated[str | None, AfterValidator(check_storage), Field(repr=False)] = None
+    track: Annotated[
+        dict[str, dict[str, Any]], BeforeValidator(lambda wanted: check_trackers(wanted or ()))
+    ] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +231,8 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
                 "name the text under corpus.domains instead"
             )
         corpus = open_corpus(config.corpus or CorpusSection(), path.parent, say)
-        options["corpus"] = str(corpus.folder)
+        url = config.corpus.folder if config.corpus else None
+        options["corpus"] = url if url and is_url(url) else str(corpus.folder)
     stated = _stated(config, path.parent)
     space = _space(stated, corpus, say)
     if kind in CORPUS_TRAINERS:
@@ -239,6 +256,9 @@ def prepare(config: RunConfig, path: str | Path, say: Say) -> Plan:
 
 def open_corpus(section: CorpusSection, base: Path, say: Say) -> Corpus:
     """Fetch or find the text of a run file and tokenise it, or reuse what is cached."""
+    if section.folder is not None:
+        folder = section.folder
+        return Corpus.open(folder if is_url(folder) else base / Path(folder).expanduser())
     cache = Path(section.cache).expanduser()
     limit = section.max_bytes_per_domain
     if isinstance(section.domains, str):
@@ -356,6 +376,20 @@ def _require_memory(config: RunConfig, trainer: TorchTrainer) -> None:
     count = 1 if kind == "local" else int(options.get("slots") or max(1, cores))
     need = predict(trainer.footprint(), trainer.steps(), "cpu", mixed=True)
     require(need, free_memory(), "a search", count)
+
+
+def make_observers(config: RunConfig, folder: Path, executor: Executor) -> list[Observer]:
+    """Who else is told of the search: trackers, and Prometheus where Ray can export to it.
+
+    Raises:
+        MissingExtraError: The library of a tracker is not installed.
+    """
+    observers = make_trackers(config.track, folder)
+    if config.executor.get("type", "ray") == "ray":
+        from bimix_tune.executors.ray_metrics import RayMetrics
+
+        observers.append(RayMetrics(folder.resolve().name))
+    return observers
 
 
 def _executor(config: RunConfig) -> tuple[Any, dict[str, Any]]:

@@ -87,6 +87,22 @@ def best_of(
     return np.asarray(pool[values.argmin()])
 
 
+def scattered(
+    centre: Array, region: SearchSpace, rng: np.random.Generator, count: int = 8
+) -> Array:
+    """Mixtures of a region, near a centre and farther from it, (M, K).
+
+    Args:
+        centre: (K,).
+        region: The bounds.
+        rng: Source of randomness.
+        count: How many at each distance.
+    """
+    low, high = region.low, region.high
+    spread = [simplex.dirichlet(rng, centre, c, low, high, count) for c in (1e3, 1e2, 1e1)]
+    return np.vstack(spread)
+
+
 def trust_region(space: SearchSpace, tried: Array) -> SearchSpace:
     """Bounds that keep each proportion between half the least and twice the greatest tried.
 

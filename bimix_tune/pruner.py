@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
@@ -43,6 +45,7 @@ class BiMixPruner(BasePruner):
         self._confidence = confidence
         self._n_startup_trials = n_startup_trials
         self._n_warmup_tokens = n_warmup_tokens
+        self._courses: dict[Hashable, Course] = {}  # of trials that have ended
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial should stop at its last reported step."""
@@ -57,12 +60,19 @@ class BiMixPruner(BasePruner):
             return Verdict()
         sign = -1.0 if study.directions[0] == StudyDirection.MAXIMIZE else 1.0
         ended = [
-            _course(other, sign)
+            self._course(study, other, sign)
             for other in lessons(study, (TrialState.COMPLETE, TrialState.PRUNED))
             if other.number != trial.number
         ]
         now = sign * trial.intermediate_values[step]
         return verdict(step, now, ended, self._confidence, self._n_startup_trials)
+
+    def _course(self, study: Study, trial: FrozenTrial, sign: float) -> Course:
+        """The course of a trial that has ended, read once."""
+        key = study._study_id, trial._trial_id, trial.datetime_complete
+        if key not in self._courses:
+            self._courses[key] = _course(trial, sign)
+        return self._courses[key]
 
 
 def _course(trial: FrozenTrial, sign: float) -> Course:

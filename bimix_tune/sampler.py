@@ -16,8 +16,10 @@ no state that the study does not hold: several processes may share one storage.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,6 +39,7 @@ from bimix_tune.proposals import (
     apart,
     best_of,
     nearest,
+    scattered,
     startup_mixture,
     trust_region,
     with_fixed,
@@ -59,10 +62,43 @@ WARM_RUNS = 48
 """With so many curves a fit begins where the last one ended, which saves half of its time; with
 fewer it depends on the study alone, not on the fits before."""
 
-PROCESS_ONLY = ("_lock", "_turn", "_reader", "_fitted")
+REST = 10.0
+"""In haste, what was thought out for one proposal serves for so many times as long as it took."""
+
+DRAWS = 8
+"""Laws drawn for the proposals in haste."""
+
+PROCESS_ONLY = ("_lock", "_turn", "_reader", "_fitted", "_plan", "_behind")
 """Attributes that are not pickled."""
 
 TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What one proposal was thought out from, for others in haste.
+
+    Args:
+        study: Name of the study.
+        evidence: What it said.
+        law: Fitted to that.
+        region: Where the law is trusted.
+        centre: The law's optimum there, (K,).
+        draws: Laws drawn from its posterior, which proposals take by turns.
+        until: When it is time to think again, on the monotonic clock.
+    """
+
+    study: str
+    evidence: Evidence
+    law: LawFit
+    region: SearchSpace
+    centre: Array
+    draws: Sequence[LawFit]
+    until: float
+
+    def serves(self, study: Study) -> bool:
+        """Whether a proposal for a study may rest on this."""
+        return self.study == study.study_name and time.monotonic() < self.until
 
 
 class BiMixSampler(BaseSampler):
@@ -156,13 +192,19 @@ class BiMixSampler(BaseSampler):
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._reader = Reader(space)
         self._fitted: tuple[object, LawFit | None] = (None, None)  # the curves used, and the fit
+        self._plan: _Plan | None = None
+        self._behind: dict[tuple[str, int], tuple[LawFit | None, float]] = {}  # the last proposal
+        self.hasty = False
+        """Whether proposals must be quick, for runs that are shorter than a proposal takes. They
+        are then the best of some mixtures around the law's optimum under a drawn law, and the law
+        is fitted anew only now and then (`REST`)."""
         self._warned: set[str] = set()  # studies whose foreign trials the user knows of
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in PROCESS_ONLY}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _fitted=(None, None))
+        self.__dict__.update(state, _fitted=(None, None), _plan=None, _behind={})
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._reader = Reader(self._space)
 
@@ -255,11 +297,17 @@ class BiMixSampler(BaseSampler):
     def propose(self, study: Study, trial: FrozenTrial) -> Array:
         """The proportions for a trial, (K,), in the order of the space."""
         rng = np.random.default_rng([self._seed, trial.number])
+        in_haste = self.hasty and ENQUEUED not in trial.system_attrs
+        plan = self._plan if in_haste else None
+        if plan is not None and plan.serves(study):
+            return self._hastily(plan, trial.number, rng)
+        began = time.monotonic()
         region = with_fixed(self._space, trial.system_attrs.get(ENQUEUED, {}))
         evidence, law = self._law_for(study, trial.number)
         ahead = self._ahead(study, trial)  # before `asked`: it must not miss who comes between
         asked = self.tried(study, trial.number, (*TRIED, TrialState.FAIL))
         pool = self._untried(asked)
+        self._behind = {(study.study_name, trial.number): (law, self._tokens(evidence))}
         if law is None:
             return startup_mixture(region, asked, rng, pool, skip=ahead)
         tried = self.tried(study, trial.number)
@@ -268,11 +316,26 @@ class BiMixSampler(BaseSampler):
         drawn, objective, tokens = self.aim(evidence, law.draw(rng), rng)
         if pool is not None:
             return best_of(drawn, pool, region, tokens, objective)
+        if in_haste:
+            mean, objective, tokens = self.aim(evidence, law, rng)
+            found = optimise(mean, region, tokens, objective=objective, rough=True)
+            draws = [law.draw(rng) for _ in range(DRAWS)]
+            until = began + (REST + 1) * (time.monotonic() - began)
+            centre = self._space.array(found)
+            self._plan = _Plan(study.study_name, evidence, law, region, centre, draws, until)
+            return self._hastily(self._plan, trial.number, rng)
         # A price on constraints is so steep that a rough optimum would be far beside the true one.
         rough = not evidence.constrained
         found = optimise(drawn, region, tokens, objective=objective, rough=rough)
         best = self._space.array(found)
         return apart(best, tried, region, drawn, tokens, objective, rng)
+
+    def _hastily(self, plan: _Plan, number: int, rng: np.random.Generator) -> Array:
+        """The best of some mixtures around a law's optimum, under a drawn law, (K,)."""
+        self._behind = {(plan.study, number): (plan.law, self._tokens(plan.evidence))}
+        drawn, objective, tokens = self.aim(plan.evidence, plan.draws[number % DRAWS], rng)
+        pool = scattered(plan.centre, plan.region, rng)
+        return best_of(drawn, pool, plan.region, tokens, objective)
 
     def _ahead(self, study: Study, trial: FrozenTrial) -> int:
         """How many earlier trials are being asked for at this very moment, by other processes."""
@@ -289,6 +352,10 @@ class BiMixSampler(BaseSampler):
 
     def law_for(self, study: Study, number: int) -> tuple[LawFit | None, float]:
         """The law that proposes for a trial, None during start-up, and the tokens it is for."""
+        if known := self._behind.get((study.study_name, number)):
+            return known
+        if self.hasty and self._plan is not None and self._plan.study == study.study_name:
+            return self._plan.law, self._tokens(self._plan.evidence)
         evidence, law = self._law_for(study, number)
         return law, self._tokens(evidence)
 

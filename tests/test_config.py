@@ -292,6 +292,25 @@ def test_the_examples_are_valid(name, pytestconfig):
     assert config.corpus.domains == "starter"
 
 
+def test_a_corpus_may_be_built_already_and_lie_at_a_url(folder, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    text = RUN.format(cache=folder / "cache")
+    path = write(folder, text)
+    plan = prepare(load_config(path), path, lambda message: None)
+    section = text[: text.index("trainer:")]
+    monkeypatch.setenv("BIMIX_TUNE_CACHE", str(folder / "copies"))
+    files = fsspec.filesystem("memory")
+    files.put(f"{plan.corpus.folder}/", "/tokens/one", recursive=True)
+    for place in (str(plan.corpus.folder), "memory://tokens/one"):
+        path.write_text(text.replace(section, f"corpus: {{folder: '{place}'}}\n"))
+        again = prepare(load_config(path), path, lambda message: None)
+        assert again.corpus.key == plan.corpus.key
+        assert again.trainer.corpus in (place, plan.corpus.folder)
+        assert again.trainer.targets == plan.trainer.targets
+    assert again.trainer.corpus == place  # for every machine to fetch
+    files.rm("/tokens", recursive=True)
+
+
 def test_a_path_to_text_may_be_a_list_and_a_mapping(folder):
     path = write(
         folder,

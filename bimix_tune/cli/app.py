@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -26,14 +27,18 @@ from bimix_tune.config import (
     check_storage,
     load_config,
     make_executor,
+    make_observers,
     open_corpus,
     prepare,
 )
 from bimix_tune.entropy import KINDS, domain_entropies, mixture_of_entropies
 from bimix_tune.errors import BimixError, ConfigError
+from bimix_tune.executors import Executor
 from bimix_tune.loop import SearchResult, search
 from bimix_tune.loop.ledger import records_of
 from bimix_tune.loop.outcome import ENDED, load_study, outcome
+from bimix_tune.loop.watching import Watcher
+from bimix_tune.masking import masked
 from bimix_tune.space import SearchSpace
 from bimix_tune.strategies.baselines import baseline_mixtures
 
@@ -52,8 +57,10 @@ errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
 RunFile = Annotated[Path, typer.Argument(help="A run file (YAML), such as examples/starter.yaml.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a search, such as runs/starter.")]
 Storage = Annotated[
-    str | None, typer.Option(help="Optuna storage URL, if the search was given one.")
+    str | None,
+    typer.Option(help="Optuna storage URL, or '$NAME' of a variable that holds it."),
 ]
+WATCH_SECONDS = 2.0
 
 
 def say(message: str) -> None:
@@ -106,7 +113,10 @@ def _search(config: RunConfig, file: Path) -> SearchResult:
     with make_executor(config, plan.trainer) as executor:
         count = "one proxy" if executor.slots == 1 else f"{executor.slots} proxies"
         say(f"{count} at once, {plan.trainer.tokens:,} tokens each")
-        with Display(console, plan.trainer.unit, began) as display:
+        dashboard = _dashboard(executor)
+        if dashboard is not None:
+            say(f"Ray dashboard {dashboard}")
+        with Display(console, plan.trainer.unit, began, dashboard) as display:
             return search(
                 plan.space,
                 plan.trainer,
@@ -123,16 +133,35 @@ def _search(config: RunConfig, file: Path) -> SearchResult:
                 rivals=settings.rivals,
                 seed=settings.seed,
                 monitor=display,
+                observers=make_observers(config, plan.folder, executor),
             )
 
 
-@app.command()
-def status(folder: Folder, storage: Storage = None) -> None:
-    """Show where a search stands, also while it runs in another process.
+def _dashboard(executor: Executor) -> str | None:
+    """Where Ray shows its cluster, if this executor uses Ray and the cluster has a dashboard."""
+    if type(executor).__module__ != "bimix_tune.executors.ray":
+        return None
+    from bimix_tune.executors.ray_metrics import dashboard_url
 
-    Example: `bimix-tune status runs/starter`
+    return dashboard_url()
+
+
+@app.command()
+def status(
+    folder: Folder,
+    storage: Storage = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until the search ends, or Ctrl-C.")
+    ] = False,
+) -> None:
+    """Show where a search stands, also while it runs in another process or on another machine.
+
+    Example: `bimix-tune status runs/starter --watch`
     """
-    study, space = load_study(folder, check_storage(storage))
+    url = check_storage(storage)
+    if watch and not _watched(folder, url):
+        return
+    study, space = load_study(folder, url)
     records = records_of(study, space)
     counts: dict[str, int] = {}
     for record in records:
@@ -145,6 +174,23 @@ def status(folder: Folder, storage: Storage = None) -> None:
         show(outcome(study, space, folder))
     else:
         console.print("no run has ended in order yet, so there is nothing to recommend")
+
+
+def _watched(folder: Path, storage: str | None) -> bool:
+    """Show a search until it ends; False if that was not waited for."""
+    watcher = Watcher(folder, storage)
+    try:
+        with Display(console, watcher.unit) as display:
+            while True:
+                try:
+                    display(watcher.state())
+                except ConfigError as error:  # a database may be away for a while
+                    console.print(masked(f"{error}; trying again"), style="yellow")
+                if watcher.ended:
+                    return True
+                time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return False
 
 
 @app.command()
@@ -226,13 +272,36 @@ def _terminated(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+class _Notes(logging.Handler):
+    """Shows warnings of this package above whatever is displayed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(masked(f"note: {record.getMessage()}"), style="yellow", soft_wrap=True)
+
+
+_notes = _Notes()
+
+
+def _set_up_logging() -> None:
+    """Warnings of this package are notes; of other libraries only errors are shown."""
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.ERROR)
+    package = logging.getLogger("bimix_tune")
+    package.setLevel(logging.WARNING)
+    package.addHandler(_notes)
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one message, without a traceback."""
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    _set_up_logging()
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.umask(os.umask(0) | 0o002)  # whatever a search writes, not everybody may change it
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except BimixError as error:
-        errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        message = masked(str(error))
+        errors.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
         sys.exit(1)

@@ -31,6 +31,7 @@ from bimix_tune.benchmark.folders import holds_runs, write_meta
 from bimix_tune.benchmark.recording import record_swarm
 from bimix_tune.benchmark.summary import failures
 from bimix_tune.cli.benchmark_tables import summary_tables
+from bimix_tune.cli.cluster_benchmark import cluster_command
 from bimix_tune.cli.display import counting
 from bimix_tune.cli.strategies_benchmark import strategies_command
 from bimix_tune.cli.training_benchmark import training_command
@@ -44,6 +45,7 @@ benchmark = typer.Typer(
 )
 benchmark.command("strategies")(strategies_command)
 benchmark.command("training")(training_command)
+benchmark.command("cluster")(cluster_command)
 console = Console(highlight=False, markup=False, emoji=False)
 
 

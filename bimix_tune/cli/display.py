@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -19,7 +20,14 @@ from rich.text import Text
 
 from bimix_tune.cli.tables import bar, percent
 from bimix_tune.loop import RunRecord, SearchState
+from bimix_tune.loop.utilisation import utilisation
 
+ROWS = 8
+"""Most runs under way, hosts and causes that are listed."""
+CAUSE_WIDTH = 90
+PLAIN_SECONDS = 60.0
+"""Between two lines that say where a search stands, where there is no terminal."""
+LEVELS = "▁▂▃▄▅▆▇█"
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
 
 
@@ -47,16 +55,23 @@ class Display:
     Args:
         console: Where to.
         unit: Unit of the losses.
-        began: When the command began, on the monotonic clock.
+        began: When the command began, on the monotonic clock; None for a search that is only
+            watched.
+        dashboard: Address of a dashboard of the cluster, if there is one.
     """
 
-    def __init__(self, console: Console, unit: str, began: float) -> None:
+    def __init__(
+        self, console: Console, unit: str, began: float | None = None, dashboard: str | None = None
+    ) -> None:
         self._console = console
         self._unit = unit
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
         self._shown: set[int] | None = None
-        self._told_first = False
-        self._began = began
+        self._told_first = began is None
+        self._began = time.monotonic() if began is None else began
+        self._watching = began is None
+        self._dashboard = dashboard
+        self._headed = time.monotonic()
 
     def __enter__(self) -> Display:
         if self._console.is_terminal:
@@ -91,7 +106,10 @@ class Display:
                 self._shown.add(record.number)
                 self._console.print(self._line(record), highlight=False)
         if self._console.is_terminal:
-            self._live.update(self.panel(state))
+            self._live.update(self.panel(state), refresh=True)
+        elif time.monotonic() - self._headed > PLAIN_SECONDS:
+            self._headed = time.monotonic()
+            self._console.print(head(state), highlight=False)
 
     def _resumed(self, state: SearchState) -> None:
         """Do not list again what an earlier call finished."""
@@ -99,7 +117,8 @@ class Display:
         self._shown = done
         if done:
             self._told_first = True
-            self._console.print(f"continuing: {len(done)} runs are already done", highlight=False)
+            what = "watching" if self._watching else "continuing"
+            self._console.print(f"{what}: {len(done)} runs are already done", highlight=False)
 
     def _line(self, record: RunRecord) -> Text:
         name = f"{record.role} {record.label}".strip()
@@ -118,8 +137,14 @@ class Display:
 
     def panel(self, state: SearchState) -> RenderableType:
         """The part that changes: where the search stands and what it believes."""
-        head = f"{state.phase} {state.done}/{state.total}, {duration(state.eta)}"
         rows = Table.grid(padding=(0, 2))
+        live = {run.trial.number: run.tokens for run in state.running}
+        for row in _slots(state, live):
+            rows.add_row(*row)
+        for name, causes in _troubles(state.records).items():
+            rows.add_row(name, _counted(causes))
+        if self._dashboard:
+            rows.add_row("Ray dashboard", self._dashboard)
         best = state.best
         if best is not None:
             name = best.label or best.role
@@ -132,10 +157,60 @@ class Display:
             mixture, mean, sd = state.optimum
             shares = "  ".join(f"{n} {percent(r)}" for n, r in mixture.items())
             rows.add_row("predicted optimum", f"{mean:.4f} ± {sd:.4f}   {shares}")
-        for run in state.running:
-            share = run.tokens / state.tokens
+        running = [r for r in state.records if r.state == "RUNNING"]
+        for run in running[:ROWS]:
+            seen = 0 if run.curve is None else int(run.curve.tokens[-1])
+            share = max(seen, live.get(run.number, 0)) / state.tokens
             name = f"{run.role} {run.label}".strip()
             loss = "" if run.objective is None else f"{run.objective:.4f}"
-            cells = f"{bar(share, 20)} {share:>4.0%}  {name}  {loss}"
-            rows.add_row(f"run {run.trial.number}", cells)
-        return Group(Text(head, style="bold"), rows)
+            rows.add_row(f"run {run.number}", f"{bar(share, 20)} {share:>4.0%}  {name}  {loss}")
+        if len(running) > ROWS:
+            rows.add_row("", f"and {len(running) - ROWS} more")
+        return Group(Text(head(state), style="bold"), rows)
+
+
+def head(state: SearchState) -> str:
+    """Where a search stands, in a line."""
+    if state.phase == "ended":
+        return f"ended after {state.done} runs"
+    return f"{state.phase} {state.done}/{state.total}, {duration(state.eta)}"
+
+
+def _slots(state: SearchState, live: Mapping[int, int]) -> Iterator[tuple[str, str]]:
+    """How busy the slots are: one row for all, and one for each host with a mark per slot."""
+    now = time.time()
+    found = utilisation(state.records, now, live)
+    if not found.busy:
+        return
+    speed = f"{found.tokens_per_second:,.0f} tokens/s"
+    count = max(state.slots, found.running)
+    yield "slots", f"{found.running} of {count} with a run, {found.mean:.0%} busy lately, {speed}"
+    hosts: dict[str, list[float]] = {}
+    for slot, share in found.busy.items():
+        hosts.setdefault(slot.partition("/")[0], []).append(share)
+    for host, shares in list(hosts.items())[:ROWS]:
+        marks = "".join(LEVELS[min(int(share * 8), 7)] for share in shares)
+        yield f"  {host}", f"{marks} {sum(shares) / len(shares):.0%}"
+    if len(hosts) > ROWS:
+        yield "", f"and {len(hosts) - ROWS} more hosts"
+
+
+def _troubles(records: Iterable[RunRecord]) -> dict[str, Counter[str]]:
+    """Causes of retries and of failures, counted."""
+    found: dict[str, Counter[str]] = {"retried": Counter(), "failed": Counter()}
+    for record in records:
+        found["retried"].update(record.retries)
+        if record.state == "FAIL":
+            found["failed"][record.cause] += 1
+    return {name: causes for name, causes in found.items() if causes}
+
+
+def _counted(causes: Counter[str]) -> str:
+    """The most frequent causes, a line each."""
+    lines = []
+    for cause, count in causes.most_common(ROWS):
+        flat = " ".join(cause.split()) or "no cause is known"
+        short = flat if len(flat) <= CAUSE_WIDTH else flat[: CAUSE_WIDTH - 1] + "…"
+        lines.append(f"{count} x {short}")
+    more = len(causes) - len(lines)
+    return "\n".join([*lines, *([f"and {more} other causes"] if more else [])])

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from bimix_tune.atomic import write_atomic
+from bimix_tune.corpus.copy import sha256_of, token_file
 from bimix_tune.corpus.documents import Document, choose_validation, smallest_hashes
 from bimix_tune.corpus.sources import Source, Spec, sources_of
-from bimix_tune.corpus.store import Corpus, token_file
+from bimix_tune.corpus.store import Corpus
 from bimix_tune.corpus.tokenizer import (
     SMALLEST_VOCABULARY,
     Tokenizer,
@@ -224,6 +225,7 @@ def _write(
         codec.save(temporary / "tokenizer.json")
         tokens = {n: getattr(codec, n) for n in ("vocab_size", "end_token", "dtype")}
         description = {"format": FORMAT, **facts, **tokens, "domains": counts}
+        description["sha256"] = {p.name: sha256_of(p) for p in sorted(temporary.iterdir())}
         text = json.dumps(description, indent=1, ensure_ascii=False)
         (temporary / "corpus.json").write_text(text, encoding="utf-8")
         temporary.chmod(0o755)  # mkdtemp made it private; other users' workers read it too

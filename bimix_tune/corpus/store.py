@@ -1,8 +1,9 @@
 """A corpus on disk: memory-mapped tokens of every domain, split into train and valid.
 
 A folder holds ``<domain>.train.bin`` and ``<domain>.valid.bin`` (plain arrays of uint16 or
-uint32, documents joined by the end token), ``tokenizer.json`` and ``corpus.json``. The folder
-appears by one rename, so one that exists is complete.
+uint32, documents joined by the end token), ``tokenizer.json`` and ``corpus.json``, which lists
+the SHA-256 of the others under ``sha256``. The folder appears by one rename, so one that exists
+is complete.
 """
 
 from __future__ import annotations
@@ -12,21 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bimix_tune.corpus.copy import SPLITS, fetch, is_url, token_file
 from bimix_tune.errors import CorpusError, did_you_mean
 from bimix_tune.space import Domain
 
-SPLITS = ("train", "valid")
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
-
-
-def token_file(folder: Path, name: str, split: str) -> Path:
-    """Where the tokens of a split lie; signs that no file name may hold are escaped."""
-    return folder / f"{quote(name, safe=' ()+,')}.{split}.bin"
 
 
 @dataclass(frozen=True)
@@ -45,10 +40,15 @@ class Corpus:
     def open(cls, folder: str | Path) -> Corpus:
         """A corpus written by `build_corpus`.
 
+        Args:
+            folder: A folder, or a URL that fsspec knows (``s3://``, ``gs://`` ...), which is
+                fetched into the cache of this machine once; see `bimix_tune.corpus.copy`.
+
         Raises:
             CorpusError: The folder is no corpus, or a file has not the size it should have.
+            MissingExtraError: It is a URL, and fsspec or its back-end is not installed.
         """
-        folder = Path(folder)
+        folder = fetch(str(folder)) if is_url(folder) else Path(folder)
         try:
             description = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
         except OSError as error:

@@ -8,7 +8,17 @@ from importlib import import_module
 from typing import Any
 
 from bimix_tune.errors import ExecutorError, did_you_mean
-from bimix_tune.executors.base import Event, Executor, Failed, Finished, Job, Progress
+from bimix_tune.executors.base import (
+    Event,
+    Executor,
+    Failed,
+    Finished,
+    Job,
+    Output,
+    Progress,
+    Retried,
+    Started,
+)
 
 __all__ = [
     "EXECUTORS",
@@ -17,7 +27,10 @@ __all__ = [
     "Failed",
     "Finished",
     "Job",
+    "Output",
     "Progress",
+    "Retried",
+    "Started",
     "executor_class",
 ]
 

@@ -23,11 +23,46 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Started:
+    """A job began on a slot; it is told again each time that a job is tried again.
+
+    Args:
+        job_id: Which job.
+        slot: Where, ``"host/pid"`` or ``"host/gpu0/pid"``; ``"local"`` in this process. A
+            worker that takes another's place has another name.
+    """
+
+    job_id: int
+    slot: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """A job went on; ``checkpoint.losses`` is empty for a mere sign of life."""
 
     job_id: int
     checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
+class Output:
+    """A job printed or logged something, or this is the traceback of its error."""
+
+    job_id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Retried:
+    """A job broke off and waits to be tried again.
+
+    Args:
+        job_id: Which job.
+        cause: As in `Failed`.
+    """
+
+    job_id: int
+    cause: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +86,7 @@ class Failed:
     cause: str
 
 
-Event = Progress | Finished | Failed
+Event = Started | Progress | Output | Retried | Finished | Failed
 
 
 def one_line(error: BaseException) -> str:
@@ -67,9 +102,12 @@ class Executor(Protocol):
     """Runs jobs on its slots.
 
     Contract:
-        - `submit` never blocks; jobs beyond `slots` wait in order of submission.
-        - Each job yields any number of `Progress` and then exactly one `Finished` or
-          `Failed`. A retried job starts its progress over from the beginning.
+        - `submit` never blocks; jobs beyond `slots` wait in order of submission. A few more
+          than `slots` save a slot from waiting while the next one is thought out.
+        - Each job yields `Started`, any number of `Progress` and `Output`, and then exactly
+          one `Finished` or `Failed`. A job that is tried again yields `Retried`, then `Started`
+          again, and its progress from where the trainer takes it up; one that is stopped while
+          it waits never starts.
         - `stop` of an unknown or ended job does nothing.
         - `close` ends all jobs without events, can be called twice, and is called on leaving
           a ``with`` block.
@@ -77,7 +115,7 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many jobs run at once, now."""
+        """How many jobs run at once, now; may change at any time, and is never 0."""
 
     def submit(self, job: Job) -> None:
         """Queue a job."""

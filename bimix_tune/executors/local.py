@@ -9,11 +9,22 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from bimix_tune.errors import ExecutorError
-from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress, one_line
+from bimix_tune.executors.base import (
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Output,
+    Progress,
+    Started,
+    one_line,
+)
+from bimix_tune.executors.captured import Captured
 from bimix_tune.training.base import Checkpoint, Trainer
 
 _log = logging.getLogger(__name__)
@@ -29,8 +40,9 @@ class LocalExecutor:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._waiting: deque[Job] = deque()
-        self._current: tuple[int, Iterator[Checkpoint]] | None = None
+        self._current: tuple[int, Generator[Checkpoint, None, None]] | None = None
         self._pending: list[Event] = []
+        self._printed = Captured()
         self._closed = False
 
     @property
@@ -51,16 +63,19 @@ class LocalExecutor:
     def events(self, timeout: float) -> list[Event]:
         """Train on until something is worth telling, or for ``timeout`` seconds.
 
-        Worth telling are a checkpoint with losses and the end of a job. Signs of life in
-        between are reported along with them, the latest one only. The training takes at least
-        one step, however short the timeout.
+        Worth telling are the beginning of a job, a checkpoint with losses, and its end. Signs
+        of life in between are reported along with them, the latest one only. The training takes
+        at least one step, however short the timeout.
         """
         out, self._pending = self._pending, []
         until = time.monotonic() + timeout
         while not any(_matters(e) for e in out) and (self._current or self._waiting):
-            event = self._advance()
+            with self._printed:
+                event = self._advance()
             if out and not _matters(out[-1]):
                 out.pop()
+            if text := self._printed.take():
+                out.append(Output(event.job_id, text))
             out.append(event)
             if time.monotonic() >= until:
                 break
@@ -90,33 +105,35 @@ class LocalExecutor:
         self.close()
 
     def _advance(self) -> Event:
-        """Take the current (or next) job to its next yield."""
+        """Begin the next job, or take the current one to its next yield."""
         if self._current is None:
             job = self._waiting.popleft()
-            job_id = job.id
-        else:
-            job_id = self._current[0]
+            self._current = job.id, _lazily(self._trainer, job)
+            return Started(job.id, "local")
+        job_id, training = self._current
         try:
-            if self._current is None:
-                self._current = job_id, iter(self._trainer.run(job.mixture, job.seed))
-            return Progress(job_id, next(self._current[1]))
+            return Progress(job_id, next(training))
         except StopIteration:
             self._current = None
             return Finished(job_id)
         except Exception as error:  # noqa: BLE001 - a trainer may raise anything; the search goes on
-            _log.debug("job %s failed", job_id, exc_info=True)
+            self._printed.keep(traceback.format_exc())
             self._current = None
             return Failed(job_id, one_line(error))
 
     def _end_current(self) -> None:
         """Close the generator of the current job, so that its clean-up runs."""
         current, self._current = self._current, None
-        close = getattr(current[1], "close", None) if current else None
-        if close is not None:
+        if current is not None:
             try:
-                close()
+                current[1].close()
             except Exception:  # noqa: BLE001 - the job is over either way
                 _log.debug("a trainer failed while it was being stopped", exc_info=True)
+
+
+def _lazily(trainer: Trainer, job: Job) -> Generator[Checkpoint, None, None]:
+    """The training of a job; even the call of ``run`` waits for the first ``next``."""
+    yield from trainer.run(job.mixture, job.seed)
 
 
 def _matters(event: Event) -> bool:

@@ -3,74 +3,79 @@
 Actors, not tasks: Ray starts a new process for every GPU task, so each run would pay again
 for imports, the CUDA context and compilation. Faults are handled here rather than by Ray,
 whose own retries never notice a training that hangs or a node that is cut off from the
-network: a worker that dies, runs past its deadline or falls silent is killed and replaced,
-and its job is queued again.
+network: a worker that dies, cannot be reached or trains for too long is killed and replaced,
+and its job is queued again, for another node if there is one.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import re
 import time
-from collections import Counter, deque
-from dataclasses import dataclass
-from typing import Any
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
 
 from bimix_tune.errors import ExecutorError
-from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress
-from bimix_tune.executors.ray_cluster import WorkerRecipe, connect, ray
-from bimix_tune.executors.ray_worker import Ended, Message
-from bimix_tune.training.base import Checkpoint, Trainer
+from bimix_tune.executors.base import (
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Output,
+    Progress,
+    Retried,
+    Started,
+)
+from bimix_tune.executors.ray_cluster import connect, ray
+from bimix_tune.executors.ray_fleet import Fleet, Slot, essence
+from bimix_tune.executors.ray_recipe import WorkerRecipe
+from bimix_tune.executors.ray_worker import Began, Ended, Message, Point, Printed, Returned
+from bimix_tune.training.base import Trainer
 
-_log = logging.getLogger(__name__)
-
-FETCH_SECONDS = 30.0  # for one message that Ray has announced
-SETTLE_SECONDS = 5.0  # for the other workers to be placed once the first one is
+SETTLE_SECONDS = 5.0  # for the other workers to be up once the first one is placed
 GRACE_SECONDS = 2.0  # for running trainings to clean up on close
-_CONTROL = {"concurrency_group": "control"}  # served while a training runs
-STARTS = 3  # failed starts in a row after which a slot is given up
+CHECK_SECONDS = 1.0  # between two looks at the clocks
+LOST_NODES = 10  # that a job may live through: such a loss is no fault of the job's
 
 
-@dataclass(eq=False)
-class _Slot:
-    """One worker and what it does."""
+@dataclass
+class _Past:
+    """What happened to a job before.
 
-    actor: Any
-    ready: Any  # a reference until the worker has answered, then None
-    job: Job | None = None
-    stream: Any = None
-    started: float = 0.0
-    heard: float = 0.0
-    stopping: bool = False
-    failures: int = 0  # to start, in a row
+    Args:
+        faults: Tries that broke off.
+        lost: Tries whose node left the cluster.
+        nodes: Where that was.
+    """
 
-    @property
-    def source(self) -> Any:
-        """Where its next message comes from, or None while it is idle."""
-        return self.stream if self.ready is None else self.ready
-
-    def release(self) -> None:
-        """Forget the job."""
-        self.job, self.stream, self.stopping = None, None, False
+    faults: int = 0
+    lost: int = 0
+    nodes: set[str] = field(default_factory=set)
 
 
 class RayExecutor:
     """Runs jobs on a Ray cluster; see `base.Executor`.
 
+    A worker has the next job at hand while it trains, so that it does not wait for the driver.
+    A job that breaks off is tried again on another node if any has a worker, however far the
+    trainer can take it up again.
+
     Args:
-        trainer: What every job runs; sent to each worker once.
-        slots: Number of workers; None takes as many as the cluster has room for. Workers that
-            find no room yet are added when they do.
+        trainer: What every job runs. One that reads a corpus gets it on every node, see
+            `bimix_tune.training.base.ReadsCorpus`.
+        slots: Number of workers; None takes as many as the cluster has room for, at any time.
+            Workers that find no room yet are added when they do, and show an autoscaler what
+            is wanted.
         address: ``host:port`` of a running cluster or ``"auto"``; None starts one in this
             process unless ``RAY_ADDRESS`` is set or Ray already runs here.
         gpus_per_slot: May be a fraction. None means one GPU if the cluster has any, else none.
         cpus_per_slot: CPU cores reserved; None means one, or none for a slot with a GPU.
         deadline: Seconds that one run may take, or None for no limit.
         retries: How often a job is tried again after a fault. An error that the trainer itself
-            explains (a `BimixError` such as divergence) is final.
-        heartbeat: Seconds without a yield of the trainer after which it counts as hung; must
-            cover its start-up (imports, compilation).
+            explains (a `BimixError` such as divergence) is final, except for want of memory;
+            the loss of a whole node does not count.
+        heartbeat: Seconds for which the process of a worker may fail to answer before it
+            counts as lost. It answers while a training runs, however long that takes.
+        progress_timeout: Seconds without a yield of the trainer after which it counts as hung;
+            must cover its start-up (imports, compilation).
         start_timeout: Seconds to wait for a first worker.
 
     Raises:
@@ -87,41 +92,46 @@ class RayExecutor:
         gpus_per_slot: float | None = None,
         cpus_per_slot: float | None = None,
         deadline: float | None = None,
-        retries: int = 1,
-        heartbeat: float = 300.0,
+        retries: int = 2,
+        heartbeat: float = 60.0,
+        progress_timeout: float = 300.0,
         start_timeout: float = 120.0,
     ) -> None:
         for name, value, least in (("slots", slots, 1), ("retries", retries, 0)):
             if value is not None and value < least:
                 raise ExecutorError(f"{name} must be at least {least}, but got {value!r}")
-        times = {"deadline": deadline, "heartbeat": heartbeat, "start_timeout": start_timeout}
+        times = {
+            "deadline": deadline,
+            "heartbeat": heartbeat,
+            "progress_timeout": progress_timeout,
+            "start_timeout": start_timeout,
+        }
         for name, seconds in times.items():
             if seconds is not None and not seconds > 0:
                 raise ExecutorError(f"{name} must be more than 0 seconds, but got {seconds!r}")
         self._deadline, self._retries, self._heartbeat = deadline, retries, heartbeat
-        self._start_timeout = start_timeout
+        self._progress_timeout, self._start_timeout = progress_timeout, start_timeout
         self._waiting: deque[Job] = deque()
-        self._faults: Counter[int] = Counter()
+        self._past: defaultdict[int, _Past] = defaultdict(_Past)
         self._out: list[Event] = []
-        self._slots: list[_Slot] = []
         self._closed = False
-        self._last_up = time.monotonic()
+        self._fleet: Fleet | None = None
+        self._last_reached = self._checked = time.monotonic()
         self._connection = connect(address)
         try:
             self._recipe = WorkerRecipe.of(trainer, cpus_per_slot, gpus_per_slot)
-            for _ in range(slots or self._recipe.places()):
-                self._slots.append(_Slot(*self._recipe.start()))
-            if not self._slots:
+            self._fleet = Fleet(self._recipe, slots, heartbeat)
+            if not self._fleet.slots:
                 raise ExecutorError(f"the Ray cluster has no room: {self._recipe}")
-            self._await_workers()
+            self._await_workers(self._fleet)
         except BaseException:
             self.close()
             raise
 
     @property
     def slots(self) -> int:
-        """Workers that are up, at least one."""
-        return max(1, sum(slot.ready is None for slot in self._slots))
+        """Workers that can take jobs, at least one."""
+        return max(1, len(self._fleet.ready) if self._fleet else 0)
 
     def submit(self, job: Job) -> None:
         """Queue a job.
@@ -137,16 +147,15 @@ class RayExecutor:
         """Events since the last call; waits up to ``timeout`` seconds for the first one.
 
         Raises:
-            ExecutorError: No worker is left, or none has been up for ``start_timeout``.
+            ExecutorError: No worker is left, or none has been reached for ``start_timeout``.
         """
         until = time.monotonic() + timeout
-        while not self._closed:
-            self._assign()
+        while self._fleet is not None:
+            self._assign(self._fleet)
             left = until - time.monotonic()
-            busy = self._waiting or any(slot.job for slot in self._slots)
+            busy = self._waiting or any(slot.jobs for slot in self._fleet.slots)
             if not self._out and busy:
-                self._poll(min(max(left, 0.0), 1.0))
-                self._check_clocks()
+                self._listen(self._fleet, min(max(left, 0.0), CHECK_SECONDS))
             if self._out or not busy or left <= 0:
                 break
         out, self._out = self._out, []
@@ -154,13 +163,13 @@ class RayExecutor:
 
     def stop(self, job_id: int) -> None:
         """Ask a job to end after its next yield; `Finished` with ``stopped=True`` follows."""
-        for slot in self._slots:
-            if slot.job is not None and slot.job.id == job_id:
-                slot.stopping = True
-                slot.actor.stop.options(**_CONTROL).remote(job_id)
+        for slot in self._fleet.slots if self._fleet else ():
+            if any(job.id == job_id for job in slot.jobs):
+                slot.stopping.add(job_id)
+                slot.order("stop", job_id)
         if any(job.id == job_id for job in self._waiting):
             self._waiting = deque(job for job in self._waiting if job.id != job_id)
-            self._out.append(Finished(job_id, stopped=True))
+            self._end(Finished(job_id, stopped=True))
 
     def close(self) -> None:
         """End everything: trainings get two seconds to clean up, then workers are killed."""
@@ -168,13 +177,14 @@ class RayExecutor:
             return
         self._closed = True
         self._waiting.clear()
+        fleet, self._fleet = self._fleet, None
         try:
-            self._wind_down()
+            if fleet is not None and ray.is_initialized():  # a call would start it anew
+                _wind_down(fleet)
         finally:
             self._out.clear()
-            for slot in self._slots:
-                _kill(slot)
-            self._slots.clear()
+            if fleet is not None and ray.is_initialized():
+                fleet.close()
             self._connection.close()
 
     def __enter__(self) -> RayExecutor:
@@ -183,19 +193,18 @@ class RayExecutor:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    # Workers
-
-    def _await_workers(self) -> None:
+    def _await_workers(self, fleet: Fleet) -> None:
         """Wait for the first worker, then a little for the others."""
         until = time.monotonic() + self._start_timeout
-        up = 0
-        while up < len(self._slots) and time.monotonic() < until:
-            self._poll(0.2)
-            before, up = up, sum(slot.ready is None for slot in self._slots)
-            if up and not before:
+        reached = False
+        while len(fleet.ready) < len(fleet.slots) and time.monotonic() < until:
+            for _ in fleet.poll(0.2):
+                pass
+            if fleet.reached and not reached:
                 until = min(until, time.monotonic() + SETTLE_SECONDS)
-        self._last_up = time.monotonic()
-        if not up:
+                reached = True
+        self._last_reached = time.monotonic()
+        if not reached:
             raise ExecutorError(self._no_worker())
 
     def _no_worker(self) -> str:
@@ -204,143 +213,149 @@ class RayExecutor:
             "ask for less, wait for room, or use `executor: local`"
         )
 
-    def _replace(self, slot: _Slot) -> None:
-        """Kill a worker and start another in its place."""
-        _kill(slot)
-        slot.release()
-        self._last_up = time.monotonic()
-        slot.actor, slot.ready = self._recipe.start()
-
-    def _greet(self, slot: _Slot) -> None:
-        """Take the answer of a worker that has come up, or failed to."""
-        try:
-            host = ray.get(slot.ready, timeout=FETCH_SECONDS)
-        except Exception as error:
-            _log.debug("a worker failed to start", exc_info=True)
-            slot.failures += 1
-            if slot.failures < STARTS:
-                self._replace(slot)
-                return
-            self._slots.remove(slot)
-            if not self._slots:
-                raise ExecutorError(
-                    f"the Ray workers cannot start ({_essence(error)}); bimix-tune and what "
-                    "the trainer needs must be installed on every node"
-                ) from error
-        else:
-            _log.debug("worker up on %s", host)
-            slot.ready, slot.failures = None, 0
-
     # Jobs
 
-    def _assign(self) -> None:
-        """Give waiting jobs to idle workers."""
-        for slot in self._slots:
-            if self._waiting and slot.ready is None and slot.job is None:
-                job = self._waiting.popleft()
-                slot.job, slot.started, slot.heard = job, time.monotonic(), time.monotonic()
-                run = slot.actor.run.options(num_returns="streaming")
-                slot.stream = run.remote(job.id, job.mixture, job.seed)
+    def _assign(self, fleet: Fleet) -> None:
+        """Give waiting jobs to idle workers, then one ahead to each of the others."""
+        ready = fleet.ready
+        for depth in (0, 1):
+            for slot in ready:
+                if self._waiting and len(slot.jobs) == depth:
+                    self._give(slot, ready)
+        idle = [slot for slot in ready if not slot.jobs]
+        ahead = [s for s in fleet.slots if len(s.jobs) == 2 and s.recalled is None]
+        staying = set(ready)
+        for slot in ahead:  # a job must not wait behind a long one while a worker is idle
+            job = slot.jobs[1]
+            if slot not in staying or any(self._suits(job, other, ready) for other in idle):
+                slot.recalled = job.id
+                slot.order("give_back", job.id)
 
-    def _poll(self, timeout: float) -> None:
-        """Wait for news of any worker and take one message from each that has some."""
-        sources = {slot.source: slot for slot in self._slots if slot.source is not None}
-        if not sources:
-            time.sleep(timeout)
-            return
-        refs = list(sources)
-        if ray.wait(refs, timeout=timeout)[0]:
-            for ref in ray.wait(refs, num_returns=len(refs), timeout=0)[0]:
-                slot = sources[ref]
-                if slot.ready is not None:
-                    self._greet(slot)
-                else:
-                    self._take(slot)
-
-    def _take(self, slot: _Slot) -> None:
-        """Turn one message of a worker into an event."""
-        assert slot.job is not None
-        try:
-            message: Message = ray.get(next(slot.stream), timeout=FETCH_SECONDS)
-        except StopIteration:
-            self._fault(slot, "the worker went away without a word")
-            return
-        except ray.exceptions.RayError as error:
-            _log.debug("job %s lost its worker", slot.job.id, exc_info=True)
-            self._fault(slot, _essence(error))
-            return
-        slot.heard = time.monotonic()
-        if isinstance(message, Checkpoint):
-            self._out.append(Progress(slot.job.id, message))
-        elif isinstance(message, Ended):
-            self._end(slot, slot.job, message)
-
-    def _end(self, slot: _Slot, job: Job, message: Ended) -> None:
-        """A training came to an end by itself."""
-        if message.cause is not None:
-            _log.debug("job %s failed\n%s", job.id, message.trace)
-            if message.retry:  # in a fresh process: a CUDA error, say, poisons this one
-                self._fault(slot, message.cause)
+    def _give(self, slot: Slot, ready: list[Slot]) -> None:
+        """Give the first waiting job that suits to a worker."""
+        for job in self._waiting:
+            if self._suits(job, slot, ready):
+                self._waiting.remove(job)
+                slot.jobs.append(job)
+                slot.started = slot.progressed = time.monotonic()
+                slot.order("add", job)
                 return
-            self._out.append(Failed(job.id, message.cause))
-        else:
-            self._out.append(Finished(job.id, stopped=message.stopped))
-        slot.release()
 
-    def _fault(self, slot: _Slot, cause: str) -> None:
-        """A job broke off: queue it again, or report it, and replace the worker."""
-        job, stopping = slot.job, slot.stopping
-        assert job is not None
-        self._faults[job.id] += 1
-        if stopping:
-            self._out.append(Finished(job.id, stopped=True))
-        elif self._faults[job.id] <= self._retries:
-            _log.warning("job %s will be tried again: %s", job.id, cause)
-            self._waiting.appendleft(job)
-        else:
-            tries = f" (tried {self._faults[job.id]} times)" if self._retries else ""
-            self._out.append(Failed(job.id, cause + tries))
-        self._replace(slot)
+    def _suits(self, job: Job, slot: Slot, ready: list[Slot]) -> bool:
+        """Whether the job did not break off on that node, or did so on all of them."""
+        if job.id not in self._past:
+            return True
+        nodes = self._past[job.id].nodes
+        return slot.node not in nodes or all(other.node in nodes for other in ready)
 
-    def _check_clocks(self) -> None:
-        """Act on runs that take too long, silent workers, and a cluster without room."""
+    def _listen(self, fleet: Fleet, timeout: float) -> None:
+        """Take news of the workers, and look at the clocks now and then."""
+        for slot, news in fleet.poll(timeout):
+            if isinstance(news, Exception):
+                self._fault(fleet, slot, essence(news))
+            else:
+                self._take(fleet, slot, news)
         now = time.monotonic()
-        for slot in self._slots:
-            if slot.job is None:
-                continue
-            if now - slot.heard > self._heartbeat:
-                self._fault(slot, f"no sign of life for {self._heartbeat:g} s")
-            elif self._late(slot, now):
-                self._fault(slot, f"the run exceeded its deadline of {self._deadline:g} s")
-        if any(slot.ready is None for slot in self._slots):
-            self._last_up = now
-        elif now - self._last_up > self._start_timeout:
+        if now - self._checked >= min(CHECK_SECONDS, self._heartbeat / 4):
+            self._checked = now
+            self._check_clocks(fleet, now)
+            fleet.adjust()
+
+    def _take(self, fleet: Fleet, slot: Slot, message: Message) -> None:
+        """Turn a message of a worker into an event."""
+        now = time.monotonic()
+        if isinstance(message, Began):
+            slot.started = slot.progressed = now
+            slot.recalled = None
+            self._out.append(Started(message.job_id, slot.name))
+        elif isinstance(message, Point):
+            slot.progressed = now
+            self._out.append(Progress(message.job_id, message.checkpoint))
+        elif isinstance(message, Printed):
+            self._out.append(Output(message.job_id, message.text))
+        elif isinstance(message, Returned):
+            slot.recalled = None
+            job = next(job for job in slot.jobs if job.id == message.job_id)
+            slot.jobs.remove(job)
+            self._again(slot, job)
+        elif isinstance(message, Ended):
+            self._ended(fleet, slot, message)
+
+    def _ended(self, fleet: Fleet, slot: Slot, message: Ended) -> None:
+        """A training came to an end by itself."""
+        if message.cause is not None and message.retry:
+            self._fault(fleet, slot, message.cause)  # a CUDA error, say, poisons this process
+            return
+        slot.jobs.popleft()
+        slot.stopping.discard(message.job_id)
+        slot.started = slot.progressed = time.monotonic()  # of the job that follows
+        if message.cause is not None:
+            self._end(Failed(message.job_id, message.cause))
+        else:
+            self._end(Finished(message.job_id, stopped=message.stopped))
+
+    def _fault(self, fleet: Fleet, slot: Slot, cause: str) -> None:
+        """A worker is lost: replace it, and try its jobs again, or report the one under way."""
+        fleet.look()
+        jobs = list(slot.jobs)
+        for job in reversed(jobs[1:]):
+            self._again(slot, job)
+        for job in jobs[:1]:
+            self._broke_off(fleet, slot, job, cause)
+        fleet.replace(slot)
+
+    def _broke_off(self, fleet: Fleet, slot: Slot, job: Job, cause: str) -> None:
+        past = self._past[job.id]
+        past.nodes.add(slot.node)
+        if fleet.is_leaving(slot.node):
+            past.lost += 1
+            cause = f"the node of {slot.name} left the cluster; {cause}"
+        else:
+            past.faults += 1
+        if past.faults <= self._retries and past.lost <= LOST_NODES:
+            self._out.append(Retried(job.id, cause))
+            self._again(slot, job)
+        elif job.id in slot.stopping:
+            self._end(Finished(job.id, stopped=True))
+        else:
+            tries = past.faults + past.lost
+            self._end(Failed(job.id, cause + (f" (tried {tries} times)" if tries > 1 else "")))
+
+    def _again(self, slot: Slot, job: Job) -> None:
+        """Queue a job that a worker did not end, before all others, unless it is unwanted."""
+        if job.id in slot.stopping:
+            self._end(Finished(job.id, stopped=True))
+        else:
+            self._waiting.appendleft(job)
+
+    def _end(self, event: Finished | Failed) -> None:
+        """Report the end of a job, and forget what happened to it."""
+        self._past.pop(event.job_id, None)
+        self._out.append(event)
+
+    def _check_clocks(self, fleet: Fleet, now: float) -> None:
+        """Act on workers that do not answer, runs that take too long, and a lack of workers.
+
+        A run is judged by what was known of it when, not by the time now: the driver may have
+        been busy elsewhere, and the end of the run not yet read.
+        """
+        for slot in fleet.silent():
+            self._fault(fleet, slot, f"no answer from {slot.name} for {self._heartbeat:g} s")
+        for slot in [slot for slot in fleet.slots if slot.jobs]:
+            if self._deadline is not None and slot.known - slot.started > self._deadline:
+                self._fault(fleet, slot, f"the run exceeded its deadline of {self._deadline:g} s")
+            elif slot.known - slot.progressed > self._progress_timeout:
+                cause = f"no sign of life of the training for {self._progress_timeout:g} s"
+                self._fault(fleet, slot, cause)
+        if fleet.reached:
+            self._last_reached = now
+        elif now - self._last_reached > self._start_timeout:
             raise ExecutorError(self._no_worker())
 
-    def _late(self, slot: _Slot, now: float) -> bool:
-        """Past the deadline, and not just because nobody has read its messages yet."""
-        if self._deadline is None or now - slot.started <= self._deadline:
-            return False
-        return not ray.wait([slot.stream], timeout=0)[0]
 
-    def _wind_down(self) -> None:
-        """Ask running trainings to end, so that their clean-up (child processes) runs."""
-        if not ray.is_initialized():  # shut down by somebody else; a call would start it anew
-            self._slots.clear()
-        busy = [slot for slot in self._slots if slot.job is not None]
-        done = [slot.actor.drain.options(**_CONTROL).remote(GRACE_SECONDS) for slot in busy]
-        if done:
-            ray.wait(done, num_returns=len(done), timeout=GRACE_SECONDS)
-
-
-def _kill(slot: _Slot) -> None:
-    with contextlib.suppress(Exception):  # it may be dead, or its node gone
-        ray.kill(slot.actor, no_restart=True)
-
-
-def _essence(error: BaseException) -> str:
-    """Ray's messages go on for a page; the last line that names an error says what happened."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
-    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b: ", line)]
-    return f"{type(error).__name__}: {(named[-1:] or lines)[0]}"
+def _wind_down(fleet: Fleet) -> None:
+    """Ask running trainings to end, so that their clean-up (child processes) runs."""
+    busy = [slot.actor.drain for slot in fleet.slots if slot.jobs]
+    done = [d.options(concurrency_group="orders").remote(GRACE_SECONDS) for d in busy]
+    if done:
+        ray.wait(done, num_returns=len(done), timeout=GRACE_SECONDS)

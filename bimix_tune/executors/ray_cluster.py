@@ -11,16 +11,14 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from bimix_tune.errors import ExecutorError, missing_extra
 from bimix_tune.executors.base import one_line
-from bimix_tune.executors.ray_worker import RayWorker
-from bimix_tune.training.base import Trainer
+from bimix_tune.executors.ray_security import HOW, on_loopback, warn_if_open
 
 try:
-    import ray as ray  # for `ray.py` too, so that a missing library has one message
+    import ray as ray  # for the other modules too, so that a missing library has one message
 except ImportError as error:
     raise missing_extra("ray", "ray", "the executor 'ray'") from error
 
@@ -63,92 +61,22 @@ def connect(address: str | None, otherwise: str = "use `executor: local`") -> co
     if own:
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
-        with _environment(RAY_USAGE_STATS_ENABLED="0"):
+        with (
+            _environment(RAY_USAGE_STATS_ENABLED="0"),
+            on_loopback() if own else contextlib.nullcontext(),
+        ):
             ray.init(address=address, **options)
     except Exception as error:
         what = "start on this machine" if own else f"connect to the cluster {address!r}"
-        mend = "mend that" if own else "check Ray's version, and RAY_AUTH_MODE=token with the token"
+        mend = "mend that" if own else f"check Ray's version and its token ({HOW})"
         raise ExecutorError(
             f"Ray cannot {what} ({one_line(error)}); {mend}, or {otherwise}"
         ) from error
+    if not own:
+        warn_if_open(ray.nodes())
     connection.enter_context(_hushed())
     connection.callback(ray.shutdown)  # before the notices are let through again
     return connection
-
-
-@dataclass(frozen=True)
-class WorkerRecipe:
-    """How to start a worker.
-
-    Args:
-        kind: `RayWorker` as a Ray actor class.
-        trainer: Reference to the trainer in Ray's object store.
-        cpus: CPU cores that a worker reserves.
-        gpus: GPUs (or a fraction of one) that it reserves.
-    """
-
-    kind: Any
-    trainer: Any
-    cpus: float
-    gpus: float
-
-    @classmethod
-    def of(cls, trainer: Trainer, cpus: float | None, gpus: float | None) -> WorkerRecipe:
-        """Send the trainer to the cluster and settle the size of a worker.
-
-        Raises:
-            ExecutorError: The trainer does not pickle, or a size is negative.
-        """
-        for name, value in (("cpus_per_slot", cpus), ("gpus_per_slot", gpus)):
-            if value is not None and value < 0:
-                raise ExecutorError(f"{name} must not be negative, but got {value!r}")
-        if gpus is None:
-            gpus = 1.0 if any(node.get("GPU", 0) > 0 for node in _live_nodes()) else 0.0
-        if cpus is None:
-            cpus = 0.0 if gpus else 1.0
-        try:
-            reference = ray.put(trainer)
-        except Exception as error:
-            raise ExecutorError(
-                f"the trainer {type(trainer).__name__} cannot be sent to a Ray worker "
-                f"({one_line(error)}); it must be a small value that pickles"
-            ) from error
-        return cls(_actor_class(cpus, gpus), reference, cpus, gpus)
-
-    def start(self) -> tuple[Any, Any]:
-        """A new worker, and a reference that resolves once it is up."""
-        actor = self.kind.remote(self.trainer)
-        return actor, actor.ready.remote()
-
-    def places(self) -> int:
-        """How many such workers the live nodes hold when they are empty."""
-        total = 0
-        for node in _live_nodes():
-            needs = [("CPU", self.cpus), ("GPU", self.gpus)]
-            total += min((int(node.get(k, 0) / n + 1e-9) for k, n in needs if n), default=1)
-        return total
-
-    def __str__(self) -> str:
-        nodes = [f"{n.get('CPU', 0):g} CPU + {n.get('GPU', 0):g} GPU" for n in _live_nodes()]
-        return (
-            f"a slot needs {self.cpus:g} CPU + {self.gpus:g} GPU, "
-            f"the nodes of the cluster have {nodes}"
-        )
-
-
-def _actor_class(cpus: float, gpus: float) -> Any:
-    """`RayWorker` as an actor; its methods of the group "control" run beside a training."""
-    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
-    if not gpus:  # workers share the cores, so none may start a thread per core
-        threads = str(max(1, int(cpus)))
-        env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        options["runtime_env"] = {"env_vars": {**env, "OMP_WAIT_POLICY": "passive"}}
-    return ray.remote(concurrency_groups={"control": 1}, **options)(RayWorker)
-
-
-def _live_nodes() -> list[Mapping[str, float]]:
-    """Resources of each live node."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _probe(address: str, otherwise: str) -> None:

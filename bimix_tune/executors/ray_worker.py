@@ -1,22 +1,27 @@
 """The far side of `RayExecutor`: one process that runs trainings, one at a time.
 
-A worker is a plain class that becomes a Ray actor in `ray.py`. `RayWorker.run` streams what
-the trainer yields; `RayWorker.stop` is served by a second thread, so it takes effect between
-two yields. Errors of the trainer travel as text, because not every exception unpickles.
+A worker is a plain class that becomes a Ray actor in `ray_recipe.py`. Trainings run in a
+thread of their own and leave messages; the driver fetches them by `RayWorker.news`, whose
+answer, even an empty one, shows that the process is alive. Messages are kept until the driver
+has confirmed them, so an answer that got lost on the way is given again. Errors of the trainer
+travel as text, because not every exception unpickles.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bimix_tune.errors import BimixError
-from bimix_tune.executors.base import one_line
-from bimix_tune.mixture import Mixture
+from bimix_tune.errors import BimixError, OutOfMemoryError
+from bimix_tune.executors.base import Job, one_line
+from bimix_tune.executors.captured import Captured
+from bimix_tune.executors.ray_corpus import CorpusSource
 from bimix_tune.training.base import Checkpoint, Trainer
 
 SIGN_OF_LIFE_SECONDS = 1.0
@@ -24,23 +29,69 @@ SIGN_OF_LIFE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
+class Up:
+    """The worker is ready for jobs: its name (see `Started`) and the id of its node."""
+
+    name: str
+    node: str
+
+
+@dataclass(frozen=True)
+class Down:
+    """The worker cannot get ready, and why."""
+
+    cause: str
+
+
+@dataclass(frozen=True)
+class Began:
+    """A training starts."""
+
+    job_id: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a training yielded."""
+
+    job_id: int
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What a training printed and logged, and in the end the traceback of its error."""
+
+    job_id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A job was given back before it began."""
+
+    job_id: int
+
+
+@dataclass(frozen=True)
 class Ended:
-    """The last message of a job.
+    """The last message of a training.
 
     Args:
+        job_id: Which one.
         stopped: It was asked to end early.
         cause: The error of the trainer in one line, or None if there was none.
-        retry: Whether another try may help: not after an error the trainer itself explains.
-        trace: The traceback behind ``cause``.
+        retry: Whether another try may help: not after an error the trainer itself explains,
+            except for want of memory, which a neighbour on the device may have caused.
     """
 
+    job_id: int
     stopped: bool = False
     cause: str | None = None
     retry: bool = False
-    trace: str = ""
 
 
-Message = Checkpoint | Ended
+Message = Up | Down | Began | Point | Printed | Returned | Ended
 
 
 class RayWorker:
@@ -48,54 +99,129 @@ class RayWorker:
 
     Args:
         trainer: What every job runs.
+        corpus: Where the trainer's corpus comes from if this node does not have it.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
+    def __init__(self, trainer: Trainer, corpus: CorpusSource | None = None) -> None:
+        self._trainer, self._corpus = trainer, corpus
+        self._jobs: deque[Job] = deque()
+        self._current: int | None = None
         self._stopped: set[int] = set()
         self._draining = False
-        self._idle = threading.Event()
-        self._idle.set()
+        self._messages: list[Message] = []
+        self._confirmed = 0
+        self._changed = threading.Condition()
+        threading.Thread(target=self._work, daemon=True).start()
 
-    def ready(self) -> str:
-        """The name of the worker's host: the answer proves that the worker is placed."""
-        return socket.gethostname()
+    # Called by the driver
+
+    def news(self, confirmed: int, timeout: float) -> list[Message]:
+        """All messages to come; waits up to ``timeout`` seconds for the first one.
+
+        Args:
+            confirmed: How many messages the driver has had, which are forgotten here.
+            timeout: Seconds.
+        """
+        with self._changed:
+            del self._messages[: max(0, confirmed - self._confirmed)]
+            self._confirmed = max(confirmed, self._confirmed)
+            self._changed.wait_for(lambda: bool(self._messages), timeout)
+            return list(self._messages)
+
+    def add(self, job: Job) -> None:
+        """Take a job, to be begun when those before it have ended."""
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify_all()
+
+    def give_back(self, job_id: int) -> None:
+        """Return a job that has not begun."""
+        with self._changed:
+            for job in [job for job in self._jobs if job.id == job_id]:
+                self._jobs.remove(job)
+                self._tell(Returned(job_id))
 
     def stop(self, job_id: int) -> None:
-        """Let a job end after its next yield."""
-        self._stopped.add(job_id)
+        """Return a job that has not begun, or let it end after its next yield."""
+        with self._changed:
+            self.give_back(job_id)
+            if self._current == job_id:
+                self._stopped.add(job_id)
 
     def drain(self, seconds: float) -> None:
         """Let the current job, if any, end after its next yield, and wait for that."""
-        self._draining = True
-        self._idle.wait(seconds)
+        with self._changed:
+            self._jobs.clear()
+            self._draining = True
+            self._changed.wait_for(lambda: self._current is None, seconds)
 
-    def run(self, job_id: int, mixture: Mixture, seed: int) -> Iterator[Message]:
-        """Train, yielding checkpoints and then one `Ended`."""
+    # In the thread of the trainings
+
+    def _work(self) -> None:
         try:
-            yield from self._checkpoints(job_id, mixture, seed)
-        except BimixError as error:
-            yield Ended(cause=one_line(error), trace=traceback.format_exc())
-        except Exception as error:  # noqa: BLE001 - a trainer may raise anything
-            yield Ended(cause=one_line(error), retry=True, trace=traceback.format_exc())
-        else:
-            yield Ended(stopped=job_id in self._stopped)
+            if self._corpus is not None:
+                self._trainer = self._corpus.bring_to(self._trainer)
+            self._tell(place())
+        except BaseException as error:  # noqa: BLE001 - the driver must hear of anything
+            self._tell(Down(one_line(error)))
+            return
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._jobs))
+                job = self._jobs.popleft()
+                self._current = job.id
+                self._tell(Began(job.id))
+            end = self._train(job)
+            with self._changed:
+                self._current = None
+                self._stopped.discard(job.id)
+                self._tell(end)
 
-    def _checkpoints(self, job_id: int, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
+    def _tell(self, message: Message) -> None:
+        with self._changed:
+            self._messages.append(message)
+            self._changed.notify_all()
+
+    def _train(self, job: Job) -> Ended:
+        with Captured() as printed:
+            try:
+                for checkpoint in self._checkpoints(job):
+                    self._tell_printed(job, printed)
+                    self._tell(Point(job.id, checkpoint))
+                end = Ended(job.id, stopped=job.id in self._stopped)
+            except BaseException as error:  # noqa: BLE001 - a trainer may raise anything
+                printed.keep(traceback.format_exc())
+                final = isinstance(error, BimixError) and not isinstance(error, OutOfMemoryError)
+                end = Ended(job.id, False, one_line(error), retry=not final)
+        self._tell_printed(job, printed)
+        return end
+
+    def _tell_printed(self, job: Job, printed: Captured) -> None:
+        if text := printed.take():
+            self._tell(Printed(job.id, text))
+
+    def _checkpoints(self, job: Job) -> Iterator[Checkpoint]:
         """What the trainer yields, with signs of life thinned out, until a stop."""
         told = float("-inf")
-        self._idle.clear()
-        training = iter(self._trainer.run(mixture, seed))
+        training = iter(self._trainer.run(job.mixture, job.seed))
         try:
             for checkpoint in training:
                 now = time.monotonic()
                 if checkpoint.losses or now - told >= SIGN_OF_LIFE_SECONDS:
                     told = now
                     yield checkpoint
-                if self._draining or job_id in self._stopped:
+                if self._draining or job.id in self._stopped:
                     return
         finally:
             close = getattr(training, "close", None)
             if close is not None:
                 close()
-            self._idle.set()
+
+
+def place() -> Up:
+    """Where this process runs."""
+    import ray
+
+    gpus = ",".join(map(str, ray.get_gpu_ids()))
+    parts = [socket.gethostname(), f"gpu{gpus}" if gpus else "", str(os.getpid())]
+    return Up("/".join(filter(None, parts)), ray.get_runtime_context().get_node_id())

@@ -13,27 +13,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import Study
 from optuna.trial import Trial
 
-from bimix_tune.errors import ConfigError, did_you_mean
+from bimix_tune.errors import ConfigError, ExecutorError, did_you_mean
 from bimix_tune.executors.base import Executor
 from bimix_tune.executors.local import LocalExecutor
 from bimix_tune.laws import LawFit, optimise
 from bimix_tune.loop import ledger
+from bimix_tune.loop.company import Company
 from bimix_tune.loop.driver import Driver, Running
 from bimix_tune.loop.interrupts import Interrupts
 from bimix_tune.loop.outcome import (
     best_of,
+    is_noted,
     note_recommendation,
     outcome,
     recommend,
@@ -49,7 +51,9 @@ from bimix_tune.loop.result import (
     RunRecord,
     SearchResult,
 )
+from bimix_tune.loop.search_log import RunLogs, SearchLog
 from bimix_tune.mixture import Mixture
+from bimix_tune.observing import LawFitted, Observer, Observers, SlotsChanged
 from bimix_tune.proposals import trust_region
 from bimix_tune.pruner import BiMixPruner
 from bimix_tune.sampler import BiMixSampler
@@ -62,6 +66,12 @@ RIVALS = ("all", "best")
 MONITOR_SECONDS = 0.4
 REPEAT_SEED = 1000
 """From the seed of the search to that of repeated baselines: not one of the confirmation's."""
+IDLE_SECONDS = 0.5
+"""Between two looks at what other drivers have done, where there is nothing to do."""
+TEND_SECONDS = 10.0
+"""Between two looks for drivers that died."""
+Run = tuple[Mixture, str, str, int]
+"""What `ledger.enqueue` takes: a mixture, its role, label and seed."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +111,9 @@ class SearchState:
         times = [r.seconds for r in self.records if r.state == "COMPLETE" and r.seconds > 0]
         if not times:
             return math.nan
-        left = self.total - self.done - sum(r.tokens / self.tokens for r in self.running)
-        return max(left, 0.0) * sum(times) / len(times) / max(self.slots, 1)
+        curves = [r.curve for r in self.records if r.state == "RUNNING" and r.curve is not None]
+        left = self.total - self.done - sum(c.tokens[-1] / self.tokens for c in curves)
+        return max(float(left), 0.0) * sum(times) / len(times) / max(self.slots, 1)
 
 
 def search(
@@ -124,6 +135,7 @@ def search(
     rivals: str = "all",
     seed: int = 0,
     monitor: Callable[[SearchState], None] | None = None,
+    observers: Iterable[Observer] = (),
 ) -> SearchResult:
     """Search for the best mixture by training proxies; continue a search that was stopped.
 
@@ -150,10 +162,11 @@ def search(
         rivals: Which baselines are confirmed: ``"all"``, or the ``"best"`` of the search.
         seed: Seed of the search and of its trainings; the confirmation uses the next ones.
         monitor: Called about twice a second with the state of the search.
+        observers: Are told every event, and closed at the end; see `bimix_tune.observing`.
 
     Returns:
         The recommendation with its evidence; also written to ``result.json``, ``law.json`` and
-        ``curves.jsonl`` in the folder.
+        ``curves.jsonl`` in the folder, beside ``log.jsonl`` and the output of runs in ``logs/``.
 
     Raises:
         ConfigError: An argument is out of range, or the folder holds a search begun with other
@@ -179,8 +192,11 @@ def search(
     known |= {"unit": trainer.unit, **(settings or {}), "trainer": described(trainer)}
     interrupts = Interrupts()
     with (
-        ledger.only_driver(folder),
+        ledger.only_driver(folder) if storage is None else nullcontext(),
         interrupts.deferred(),
+        closing(
+            Observers([SearchLog(folder / "log.jsonl"), RunLogs(folder / "logs"), *observers])
+        ) as observe,
         nullcontext(executor) if executor else LocalExecutor(trainer) as running_on,
     ):
         study = ledger.open_study(
@@ -189,6 +205,7 @@ def search(
             known,
             sampler or BiMixSampler(space, target_tokens=tokens, seed=seed),
             pruner or BiMixPruner(),
+            wait=interrupts.sleep,
         )
         study.set_user_attr(ledger.TARGET_TOKENS, tokens)
         if baselines is None:
@@ -196,8 +213,21 @@ def search(
         for label, mixture in baselines.items():
             if broken := space.violation(mixture):
                 raise ConfigError(f"baseline {label!r} is no mixture of the space: {broken}")
+        # A folder has one driver, and a storage in memory one process.
+        company = Company(study, alone=storage is None or isinstance(storage, InMemoryStorage))
         loop = _Loop(
-            study, space, trainer, running_on, folder, tokens, seed, worth, monitor, interrupts
+            study,
+            space,
+            trainer,
+            running_on,
+            folder,
+            tokens,
+            seed,
+            worth,
+            monitor,
+            observe,
+            interrupts,
+            company,
         )
         return loop.run(trials, distinct(dict(baselines)), repeats, confirm_seeds, rivals)
 
@@ -229,10 +259,17 @@ class _Loop:
         seed: int,
         worth: float | None,
         monitor: Callable[[SearchState], None] | None,
+        observe: Observers,
         interrupts: Interrupts,
+        company: Company,
     ) -> None:
+        self.interrupts, self.company, self.tended = interrupts, company, -math.inf
+        study._storage.mark[ledger.DRIVER] = company.id  # type: ignore[attr-defined]
         self.study, self.space, self.folder = study, space, folder
         self.seed, self.monitor, self.told = seed, monitor, 0.0
+        self.observe, self.slots = observe, 0
+        self.fitted: LawFit | None = None  # the law that observers know
+        self.ended: dict[int, RunRecord] = {}
         self.final_law: LawFit | None = None
         self.optimum: tuple[LawFit, Mixture, float, float] | None = None
         self.executor, self.trainer, self.target_tokens = executor, trainer, target_tokens
@@ -251,8 +288,10 @@ class _Loop:
             executor,
             tokens=trainer.tokens,
             unit=trainer.unit,
+            wanted=self.is_wanted,
             on_ask=self.note_role,
             on_change=self.changed,
+            observe=observe,
             interrupts=interrupts,
         )
 
@@ -264,72 +303,133 @@ class _Loop:
         confirm_seeds: int,
         rivals: str,
     ) -> SearchResult:
-        ledger.requeue_lost(self.study)
-        try:
-            self.explore(trials, baselines, repeats)
-            recommendation, self.final_law = recommend(self.study, self.space, self.target_tokens)
-            note_recommendation(self.study, self.space, self.target_tokens, recommendation)
-            if confirm_seeds:
-                self.confirm(recommendation, baselines, confirm_seeds, rivals)
-        except BaseException:
-            for number in self.driver.running:
-                self.executor.stop(number)
-            ledger.requeue_lost(self.study)
-            raise
-        finally:
-            save_curves(self.folder, ledger.records_of(self.study, self.space))
+        with self.company.present():
+            try:
+                self.explore(trials, baselines, repeats)
+                recommendation = self.settle_recommendation()
+                if confirm_seeds:
+                    self.confirm(recommendation, baselines, confirm_seeds, rivals)
+            except BaseException:
+                for number in self.driver.running:
+                    self.executor.stop(number)
+                with suppress(ExecutorError):  # the storage may be what went wrong
+                    ledger.requeue_lost(self.study, self.company.own())
+                    ledger.flush(self.study)  # the failure that ended the search, say
+                raise
+            finally:
+                save_curves(self.folder, self.records())
         result = outcome(self.study, self.space, self.folder)
         save_result(result)
+        self.study.set_user_attr(ledger.PLANNED, ["ended", 0])
         return result
 
     def explore(self, trials: int, baselines: dict[str, Mixture], repeats: int) -> None:
         """The search proper: baselines first, then what the sampler proposes."""
-        self.total = trials
-        self.changed(certainly=True)
+        self.enter("search", trials)
         first = [(mixture, BASELINE, label, self.seed) for label, mixture in baselines.items()]
         again = [(*run[:3], self.seed + REPEAT_SEED) for run in first[:repeats]]
-        for run in [*first, *again][:trials]:
-            ledger.enqueue(self.study, *run)
-        self.driver.run(lambda: self.wants_more(trials), self.seed)
-        early = ledger.used_trials(self.study) < trials
-        gain = f"all further runs together promise {self.gain[1]:.2g}, less than {self.worth}"
-        self.study.set_user_attr(ledger.SETTLED, gain if early else None)
+        self.take_part([*first, *again][:trials], lambda: self.room(trials))
+        if self.company.leads():
+            early = ledger.used_trials(self.study) < trials
+            gain = f"all further runs together promise {self.gain[1]:.2g}, less than {self.worth}"
+            self.study.set_user_attr(ledger.SETTLED, gain if early else None)
         self.changed(certainly=True)
 
-    def wants_more(self, trials: int) -> bool:
-        """Whether another run is affordable and worth it; baselines always are."""
-        if ledger.used_trials(self.study) >= trials:
-            return False
-        if self.worth is None or ledger.waiting(self.study):
-            return True
+    def take_part(self, runs: Sequence[Run], more: Callable[[], int]) -> None:
+        """One phase, with other drivers if there are any: until no run of it is left.
+
+        Args:
+            runs: What the leader queues, unless the study has it.
+            more: As `Driver.run` has it.
+        """
+        queued = False
+        while True:
+            self.tend()
+            if self.company.leads() and not queued:
+                for run in runs:
+                    ledger.enqueue(self.study, *run)
+            queued = queued or all(ledger.is_known(self.study, *run) for run in runs)
+            if queued:
+                self.driver.run(more, self.seed)
+                if not ledger.unended(self.study, self.phase == "confirmation"):
+                    return
+            self.interrupts.sleep(IDLE_SECONDS)
+            self.changed()
+
+    def tend(self) -> None:
+        """Queue what dead drivers left running, now and then."""
+        now = time.monotonic()
+        if now - self.tended > TEND_SECONDS and self.company.leads():
+            if not self.company.alone or self.tended < 0:
+                ledger.requeue_lost(self.study, self.company.lost())
+            self.tended = now
+
+    def room(self, trials: int) -> int:
+        """How many more runs are affordable and worth it; those in the queue always are."""
+        queue = ledger.waiting(self.study)
+        repeats = sum(ledger.RETRY_OF in t.user_attrs for t in queue)
+        left = trials - ledger.used_trials(self.study)
+        if left <= 0 or self.worth is None or queue:
+            return max(left, 0) + repeats
         law, _ = self.law_keeper.law_for(self.study, -1)
         if law is not None and law is not self.gain[0]:
             keeper = StopWhenSettled(self.worth, self.law_keeper)
             self.gain = law, keeper.gain(self.study) or 0.0
-        return self.gain[1] >= self.worth
+        return left if self.gain[1] >= self.worth else 0
+
+    def is_wanted(self, trial: Trial) -> bool:
+        """Whether a new trial is within the budget; several drivers may ask for the last one."""
+        if self.company.alone or ledger.is_queued(trial):
+            return True
+        if self.phase == "confirmation":  # another driver was faster
+            return False
+        self.study._storage.refresh()  # type: ignore[attr-defined]
+        before = [t for t in ledger.counted(self.study) if t.number < trial.number]
+        return len(before) < self.total
 
     def confirm(
         self, recommendation: Mixture, baselines: dict[str, Mixture], seeds: int, rivals: str
     ) -> None:
         """Fresh runs of the recommendation and its rivals, paired by seed."""
         if rivals == "best":
-            runs = [r for r in ledger.records_of(self.study, self.space) if r.role == BASELINE]
-            best = best_of(runs)
+            best = best_of(r for r in self.records() if r.role == BASELINE)
             baselines = {k: m for k, m in baselines.items() if best and k == best.label}
         chosen = {RECOMMENDATION: recommendation, **baselines}
-        self.phase, self.total = "confirmation", len(chosen) * seeds
-        for offset in range(1, seeds + 1):
-            for label, mixture in chosen.items():
-                ledger.enqueue(self.study, mixture, CONFIRMATION, label, self.seed + offset)
-        self.driver.run(lambda: bool(ledger.waiting(self.study)), self.seed)
+        self.enter("confirmation", len(chosen) * seeds)
+        runs = [
+            (mixture, CONFIRMATION, label, self.seed + offset)
+            for offset in range(1, seeds + 1)
+            for label, mixture in chosen.items()
+        ]
+        self.take_part(runs, lambda: len(ledger.waiting(self.study)))
         self.changed(certainly=True)
+
+    def enter(self, phase: str, total: int) -> None:
+        """Begin a phase, and note it for those who watch from elsewhere."""
+        self.phase, self.total = phase, total
+        self.study.set_user_attr(ledger.PLANNED, [phase, total])
+        self.changed(certainly=True)
+
+    def settle_recommendation(self) -> Mixture:
+        """The recommendation, noted by the leader, so that all drivers confirm the same one."""
+        while True:
+            found, self.final_law = recommend(self.study, self.space, self.target_tokens)
+            if self.company.leads():
+                note_recommendation(self.study, self.space, self.target_tokens, found)
+                return found
+            if is_noted(self.study, self.space, self.target_tokens):
+                return recommend(self.study, self.space, self.target_tokens)[0]
+            self.interrupts.sleep(IDLE_SECONDS)
 
     def note_role(self, trial: Trial, mixture: Mixture) -> None:
         """Note a trial's role, and what the law predicts for it before it has run."""
         law = self.law_now(trial.number)
         if ledger.ROLE not in trial.user_attrs:
             trial.set_user_attr(ledger.ROLE, STARTUP if law is None else PROPOSAL)
-        if law is not None:
+        if law is not None and law is not self.fitted:
+            self.fitted = law
+            self.observe(LawFitted(law.status))
+        if law is not None and not self.law_keeper.hasty:
             mean, sd = law.objective([mixture], self.trainer.tokens)
             trial.set_user_attr(ledger.PREDICTED, [float(mean[0]), float(sd[0])])
 
@@ -344,19 +444,27 @@ class _Loop:
 
     def changed(self, certainly: bool = False) -> None:
         """Tell the monitor, at most about twice a second, and when a phase begins or ends."""
+        self.tend()
+        if self.slots != self.executor.slots:
+            self.slots = self.executor.slots
+            self.observe(SlotsChanged(self.slots))
         now = time.monotonic()
         if self.monitor is not None and (certainly or now - self.told > MONITOR_SECONDS):
             self.monitor(self.state())
             self.told = now
 
+    def records(self) -> list[RunRecord]:
+        """All runs; one that has ended is read once."""
+        return ledger.records_of(self.study, self.space, self.ended)
+
     def state(self) -> SearchState:
         """The state of the search now."""
-        records = ledger.records_of(self.study, self.space)
+        records = self.records()
         mine = [r for r in records if (r.role == CONFIRMATION) == (self.phase == "confirmation")]
         law = self.law_now()
         if law is not None and (self.optimum is None or self.optimum[0] is not law):
             region = trust_region(self.space, self.law_keeper.tried(self.study))
-            mixture = optimise(law, region, self.target_tokens)
+            mixture = optimise(law, region, self.target_tokens, rough=True)  # to be shown only
             mean, sd = law.objective([mixture], self.trainer.tokens)
             self.optimum = (law, mixture, float(mean[0]), float(sd[0]))
         return SearchState(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -53,6 +54,11 @@ class Interrupts:
             yield
         finally:
             self._allowed = False
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, and let a signal take effect meanwhile."""
+        with self.allowed():
+            time.sleep(seconds)
 
     def _release(self) -> None:
         if self._held:

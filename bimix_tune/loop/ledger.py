@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from bimix_tune.errors import ConfigError, ExecutorError, MixtureError
 from bimix_tune.loop.result import BASELINE, CONFIRMATION, PROPOSAL, RunRecord
+from bimix_tune.loop.storage import DriverStorage
+from bimix_tune.masking import masked
 from bimix_tune.mixture import SAME_MIXTURE, Mixture
 from bimix_tune.space import SearchSpace
 from bimix_tune.trials import ENQUEUED, HELD_BACK, PREFIX, curve_of, mixture_of
@@ -32,8 +35,16 @@ logger = logging.getLogger(__name__)
 ROLE, LABEL, SEED, CAUSE, SECONDS = "role", "label", "seed", "cause", "seconds"
 NOTES, PREDICTED, RETRY_OF = "notes", "predicted", "retry_of"
 SETTINGS, TARGET_TOKENS, RECOMMENDED = "settings", "target_tokens", "recommended"
+SLOT, STARTED, RETRIES, DRIVER = "slot", "started", "retries", "driver"
+PLANNED = "planned"
+"""Runs of the phase that a search is in: ``[phase, runs]``, the phase being "ended" at last."""
+WITHDRAWN = "withdrawn"
+"""Why a trial was given up before it was a run: it counts for nothing."""
+LOST = "the driver stopped while this run was under way"
 SETTLED = "settled"
 """Why a search ended before its last trial."""
+LOCK_SECONDS = 30.0
+"""Longest wait for a reader or another writer of an SQLite file."""
 USED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 
 
@@ -78,6 +89,30 @@ def storage_of(folder: Path, storage: str | BaseStorage | None) -> str | BaseSto
     return storage or f"sqlite:///{folder / 'study.db'}"
 
 
+def driver_storage(
+    folder: Path, storage: str | BaseStorage | None, wait: Callable[[float], None]
+) -> DriverStorage:
+    """The storage of a run folder, as the driver of a search uses it."""
+    found = storage_of(folder, storage)
+    return DriverStorage(_database(found) if isinstance(found, str) else found, wait=wait)
+
+
+def _database(url: str, tries: int = 5) -> RDBStorage:
+    """Open a database; again, where another driver makes its tables at this very moment."""
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+    patient = {"connect_args": {"timeout": LOCK_SECONDS}} if url.startswith("sqlite") else {}
+    while True:
+        try:
+            return RDBStorage(url, engine_kwargs=patient)
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            tries -= 1
+            made = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if not made or not tries:
+                raise
+            time.sleep(0.5)
+
+
 def name_of(folder: Path, storage: str | BaseStorage | None) -> str:
     """The study's name: the folder's where studies share a storage; else one that lets the
     folder be renamed."""
@@ -96,7 +131,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, ImportError) as error:
-        reason = str(error).splitlines()[0]
+        reason = masked(str(error).splitlines()[0])
         raise ConfigError(f"the storage of {folder} cannot be opened: {reason}") from error
 
 
@@ -106,6 +141,7 @@ def open_study(
     settings: Mapping[str, Any],
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
+    wait: Callable[[float], None] = time.sleep,
 ) -> Study:
     """Create the study of a run folder, or continue it.
 
@@ -116,6 +152,7 @@ def open_study(
             settings that it was begun with, since losses under others do not compare.
         sampler: Proposes mixtures.
         pruner: Stops runs early.
+        wait: Called with seconds to wait for a storage that does not answer.
 
     Raises:
         ConfigError: The study was begun with other settings, or its storage cannot be used.
@@ -123,7 +160,7 @@ def open_study(
     with storage_errors(folder):
         study = optuna.create_study(
             study_name=name_of(folder, storage),
-            storage=storage_of(folder, storage),
+            storage=driver_storage(folder, storage, wait),
             load_if_exists=True,
             sampler=sampler,
             pruner=pruner,
@@ -143,27 +180,45 @@ def open_study(
     return study
 
 
-def requeue_lost(study: Study) -> int:
-    """Give every trial that a dead driver left running a successor with the same mixture.
+def requeue_lost(study: Study, lost: Sequence[FrozenTrial] | None = None) -> int:
+    """Give trials that a dead driver left running successors with the same mixtures.
+
+    A successor comes before the end of its predecessor is recorded, so that none is lost if this
+    driver dies in between.
+
+    Args:
+        study: The study.
+        lost: The trials; None for all that run.
 
     Returns:
         How many there were.
     """
-    lost = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    replaced = {t.user_attrs.get(RETRY_OF) for t in study.get_trials(deepcopy=False)}
+    if lost is None:
+        lost = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    replaced = superseded(study) if lost else set()
     for trial in lost:
         params = trial.system_attrs.get(ENQUEUED) or trial.params
-        if params and trial.number not in replaced:
+        if not params:
+            withdraw(study, trial.number, "the driver stopped before it had a mixture")
+            continue
+        if trial.number not in replaced:
             kept = {
                 k: trial.user_attrs[k]
                 for k in (ROLE, LABEL, SEED, HELD_BACK)
                 if k in trial.user_attrs
             }
             study.enqueue_trial(params, user_attrs={**kept, RETRY_OF: trial.number})
-        fail(study, trial.number, "the driver stopped while this run was under way")
+        fail(study, trial.number, LOST)
     if lost:
         logger.info("%d runs that were under way are queued again", len(lost))
+        flush(study)
     return len(lost)
+
+
+def flush(study: Study) -> None:
+    """See to it that what was written is in the storage, where it is written in batches."""
+    if isinstance(study._storage, DriverStorage):
+        study._storage.flush()
 
 
 def fail(study: Study, number: int, cause: str) -> None:
@@ -174,6 +229,13 @@ def fail(study: Study, number: int, cause: str) -> None:
     study.tell(number, state=TrialState.FAIL)
 
 
+def withdraw(study: Study, number: int, reason: str) -> None:
+    """End a trial that never became a run, so that it counts for nothing."""
+    trial = study.get_trials(deepcopy=False)[number]
+    study._storage.set_trial_user_attr(trial._trial_id, WITHDRAWN, reason)
+    fail(study, number, reason)
+
+
 def enqueue(study: Study, mixture: Mixture, role: str, label: str, seed: int) -> None:
     """Queue a run unless the study has it already (by role, label, seed and mixture).
 
@@ -181,10 +243,7 @@ def enqueue(study: Study, mixture: Mixture, role: str, label: str, seed: int) ->
     been mended.
     """
     attrs: dict[str, Any] = {ROLE: role, LABEL: label, SEED: seed}
-    replaced = superseded(study)
-    for trial in study.get_trials(deepcopy=False):
-        if trial.number in replaced or not _is_run(trial, mixture, attrs):
-            continue
+    for trial in _runs_of(study, mixture, attrs):
         if trial.state != TrialState.FAIL:
             return
         attrs[RETRY_OF] = trial.number
@@ -192,6 +251,17 @@ def enqueue(study: Study, mixture: Mixture, role: str, label: str, seed: int) ->
         attrs[HELD_BACK] = True
     params = {PREFIX + name: share for name, share in mixture.items()}
     study.enqueue_trial(params, user_attrs=attrs)
+
+
+def is_known(study: Study, mixture: Mixture, role: str, label: str, seed: int) -> bool:
+    """Whether the study has a run, whatever became of it."""
+    return bool(_runs_of(study, mixture, {ROLE: role, LABEL: label, SEED: seed}))
+
+
+def _runs_of(study: Study, mixture: Mixture, attrs: Mapping[str, Any]) -> list[FrozenTrial]:
+    replaced = superseded(study)
+    trials = study.get_trials(deepcopy=False)
+    return [t for t in trials if t.number not in replaced and _is_run(t, mixture, attrs)]
 
 
 def _is_run(trial: FrozenTrial, mixture: Mixture, attrs: Mapping[str, Any]) -> bool:
@@ -203,16 +273,45 @@ def _is_run(trial: FrozenTrial, mixture: Mixture, attrs: Mapping[str, Any]) -> b
 
 
 def superseded(study: Study) -> set[int]:
-    """Numbers of the trials that have a successor (see `requeue_lost`)."""
-    numbers = (t.user_attrs.get(RETRY_OF) for t in study.get_trials(deepcopy=False))
-    return {n for n in numbers if n is not None}
+    """Numbers of the trials that do not count: they have a successor (see `requeue_lost`) or
+    were withdrawn before they were runs."""
+    trials = study.get_trials(deepcopy=False)
+    gone = {t.number for t in trials if WITHDRAWN in t.user_attrs}
+    return gone | {t.user_attrs[RETRY_OF] for t in trials if RETRY_OF in t.user_attrs}
+
+
+def counted(study: Study) -> list[FrozenTrial]:
+    """Trials on which the budget of the search is spent: those that ended or are under way, and
+    those in the queue that repeat one."""
+    gone = superseded(study)
+    return [
+        t
+        for t in study.get_trials(deepcopy=False)
+        if (t.state in USED or RETRY_OF in t.user_attrs)
+        and t.user_attrs.get(ROLE) != CONFIRMATION
+        and t.number not in gone
+    ]
 
 
 def used_trials(study: Study) -> int:
     """How much of the trial budget of the search is spent or under way."""
-    gone = superseded(study)
-    trials = study.get_trials(deepcopy=False, states=USED)
-    return sum(t.user_attrs.get(ROLE) != CONFIRMATION and t.number not in gone for t in trials)
+    return len(counted(study))
+
+
+def unended(study: Study, confirmation: bool) -> list[FrozenTrial]:
+    """Runs of a phase that some driver has under way or still has to repeat."""
+    open_ = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+    return [
+        t
+        for t in open_
+        if (t.user_attrs.get(ROLE) == CONFIRMATION) == confirmation
+        and (t.state == TrialState.RUNNING or confirmation or RETRY_OF in t.user_attrs)
+    ]
+
+
+def is_queued(trial: Trial) -> bool:
+    """Whether a trial came from the queue, not from the sampler."""
+    return ENQUEUED in trial.storage.get_trial_system_attrs(trial._trial_id)
 
 
 def waiting(study: Study) -> list[FrozenTrial]:
@@ -220,11 +319,26 @@ def waiting(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
 
 
-def records_of(study: Study, space: SearchSpace) -> list[RunRecord]:
-    """All trials but the superseded, in the words of this project."""
+def records_of(
+    study: Study, space: SearchSpace, ended: dict[int, RunRecord] | None = None
+) -> list[RunRecord]:
+    """All trials but the superseded, in the words of this project.
+
+    Args:
+        study: The study.
+        space: Of its mixtures.
+        ended: Remembers those that have ended between calls, by number.
+    """
     gone = superseded(study)
-    trials = study.get_trials(deepcopy=False)
-    return [record_of(t, space) for t in trials if t.number not in gone]
+    records = []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.number not in gone:
+            record = None if ended is None else ended.get(trial.number)
+            record = record or record_of(trial, space)
+            if ended is not None and trial.state.is_finished():
+                ended[trial.number] = record
+            records.append(record)
+    return records
 
 
 def record_of(trial: FrozenTrial, space: SearchSpace) -> RunRecord:
@@ -250,6 +364,9 @@ def record_of(trial: FrozenTrial, space: SearchSpace) -> RunRecord:
         seconds=float(attrs.get(SECONDS, math.nan)),
         cause=attrs.get(CAUSE, ""),
         notes=attrs.get(NOTES, {}),
+        slot=attrs.get(SLOT, ""),
+        started=float(attrs.get(STARTED, math.nan)),
+        retries=tuple(attrs.get(RETRIES, ())),
     )
 
 

@@ -75,6 +75,13 @@ def recommend(
     return optimise(law, trust_region(space, tried), target_tokens), law
 
 
+def is_noted(study: Study, space: SearchSpace, target_tokens: int) -> bool:
+    """Whether a recommendation is noted that rests on all runs that the study has now."""
+    records = search_records(ledger.records_of(study, space))
+    noted = study.user_attrs.get(ledger.RECOMMENDED, {})
+    return bool(noted.get("basis") == _basis(records, target_tokens))
+
+
 def note_recommendation(
     study: Study, space: SearchSpace, target_tokens: int, mixture: Mixture
 ) -> None:

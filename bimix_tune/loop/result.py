@@ -36,6 +36,9 @@ class RunRecord:
         seconds: Wall time of the training; NaN if unknown.
         cause: Why it failed, else empty.
         notes: What the trainer noted of the run (device, parameters, epochs ...).
+        slot: Where it was trained last; empty if it never was.
+        started: When it began there, in seconds since 1970 by the driver's clock; NaN if never.
+        retries: Why it was tried again, each time.
     """
 
     number: int
@@ -50,6 +53,9 @@ class RunRecord:
     seconds: float = math.nan
     cause: str = ""
     notes: Mapping[str, str | float | int] = field(default_factory=dict)
+    slot: str = ""
+    started: float = math.nan
+    retries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from bimix_tune.mixture import Mixture
@@ -38,6 +39,20 @@ class Checkpoint:
     decayed: bool = False
     seconds: float = 0.0
     notes: Mapping[str, str | float | int] = field(default_factory=dict)
+
+
+class ReadsCorpus(Protocol):
+    """What a trainer adds that reads a tokenised corpus, so that it can be taken elsewhere.
+
+    An executor on several machines copies the folder to each one that does not have it.
+    """
+
+    @property
+    def corpus(self) -> str | Path:
+        """The folder, or a URL that every machine fetches for itself."""
+
+    def with_corpus(self, folder: Path) -> Trainer:
+        """The same trainer, reading the same corpus from another folder."""
 
 
 class Trainer(Protocol):

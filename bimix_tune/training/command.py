@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
 import os
 import queue
@@ -29,6 +28,7 @@ from typing import IO, Any
 from bimix_tune.curves import BITS_PER_BYTE, NATS_PER_TOKEN
 from bimix_tune.errors import ConfigError, DivergedError, TrainingError
 from bimix_tune.mixture import Mixture
+from bimix_tune.observing import output
 from bimix_tune.options import names
 from bimix_tune.training.base import Checkpoint
 
@@ -38,8 +38,6 @@ DRAIN = 1.0
 """Seconds to read what an ended program wrote, should a process that it left hold its output."""
 LAST_LINES = 20
 """Lines of the program's error output that an error message repeats."""
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +160,7 @@ def _report(line: str) -> dict[str, Any] | None:
     if isinstance(tokens, int | float) and math.isfinite(tokens):
         return dict(value)
     if line.strip():
-        _logger.debug("program: %s", line.rstrip())
+        output.info("%s", line.rstrip())
     return None
 
 
@@ -205,7 +203,9 @@ class _Program:
 
     def _read_errors(self, pipe: IO[str]) -> None:
         with pipe:
-            self._errors.extend(line.rstrip() for line in pipe)
+            for line in pipe:
+                self._errors.append(line.rstrip())
+                output.info("%s", line.rstrip())
 
     def lines(self) -> Iterator[str | None]:
         """Lines of output as they come, and None for each `SIGN_OF_LIFE` of silence.

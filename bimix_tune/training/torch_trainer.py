@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from bimix_tune.corpus import Corpus
+from bimix_tune.corpus.copy import is_url
 from bimix_tune.curves import BITS_PER_BYTE, NATS_PER_TOKEN
 from bimix_tune.errors import ConfigError, did_you_mean, missing_extra
 from bimix_tune.mixture import Mixture
@@ -36,7 +37,7 @@ class TorchTrainer(ABC):
     """Options of a PyTorch trainer; a subclass adds the model and nothing else.
 
     Args:
-        corpus: Folder of a tokenised corpus.
+        corpus: Folder of a tokenised corpus, or a URL of one, see `Corpus.open`.
         tokens: Training tokens of a complete run.
         targets: Validation domains; empty means all domains of the corpus.
         unit: Unit of the losses, ``"bits/byte"`` or ``"nats/token"``.
@@ -99,7 +100,8 @@ class TorchTrainer(ABC):
                 )
         object.__setattr__(self, "targets", targets or known)
         # A worker may start in another folder.
-        object.__setattr__(self, "corpus", Path(self.corpus).absolute())
+        if not is_url(self.corpus):
+            object.__setattr__(self, "corpus", Path(self.corpus).absolute())
         for name in ("save_to", "states"):
             if (folder := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(folder).absolute())
@@ -142,6 +144,10 @@ class TorchTrainer(ABC):
     @abstractmethod
     def save(self, proxy: Proxy, corpus: Corpus, folder: Path) -> None:
         """Write weights and configuration for ``from_pretrained``."""
+
+    def with_corpus(self, folder: Path) -> Self:
+        """The same trainer, reading the same corpus from another folder."""
+        return dataclasses.replace(self, corpus=folder)
 
     def steps(self) -> Steps:
         """How the budget is cut into optimiser steps."""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bimix_tune.corpus.build import build_corpus
-from bimix_tune.corpus.store import Corpus, token_file
+from bimix_tune.corpus.copy import token_file
+from bimix_tune.corpus.store import Corpus
 from bimix_tune.errors import CorpusError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bimix_tune.errors import ExecutorError
-from bimix_tune.executors import EXECUTORS, Failed, Finished, Job, Progress, executor_class
+from bimix_tune.executors import EXECUTORS, Failed, Finished, Job, Progress, Started, executor_class
 
 
 @pytest.fixture(params=sorted(EXECUTORS))
@@ -19,7 +19,7 @@ def start(request):
     options = {}
     if name == "ray":
         request.getfixturevalue("ray_cluster")
-        options = {"slots": 1, "heartbeat": 30.0}
+        options = {"slots": 1, "retries": 0}
     opened = []
 
     def make(trainer):
@@ -31,11 +31,14 @@ def start(request):
         executor.close()
 
 
-def until_done(executor, count, limit=30.0):
+ENDS = Finished | Failed
+
+
+def until_done(executor, count, limit=120.0):
     """All events until ``count`` jobs have ended."""
     events = []
     end = time.monotonic() + limit
-    while sum(not isinstance(e, Progress) for e in events) < count:
+    while sum(isinstance(e, ENDS) for e in events) < count:
         assert time.monotonic() < end, f"jobs still run after {limit} s: {events}"
         events += executor.events(1.0)
     return events
@@ -60,12 +63,14 @@ def test_jobs_yield_progress_and_one_end_in_order(start, odd_trainer, mixture):
     for number in range(3):
         executor.submit(Job(number, mixture, seed=10 + number))
     events = until_done(executor, 3)
-    assert [e.job_id for e in events if not isinstance(e, Progress)] == [0, 1, 2]
+    assert [e.job_id for e in events if isinstance(e, ENDS)] == [0, 1, 2]
     for number in range(3):
         points = with_losses(events, number)
         assert [p.tokens for p in points] == [1, 2, 3, 4, 5]
         assert points[0].losses == {"web": 2.25, "code": 13.0 + number}
         mine = [e for e in events if e.job_id == number]
+        assert isinstance(mine[0], Started)
+        assert mine[0].slot
         assert mine[-1] == Finished(number, stopped=False)
 
 
@@ -78,7 +83,7 @@ def test_own_errors_of_a_trainer_are_final_and_leave_the_executor_usable(
     executor.submit(Job(2, mixture, 0))
     events = until_done(executor, 2)
     cause = "DivergedError: the loss of 'web' is nan at 3 tokens"
-    assert [e for e in events if not isinstance(e, Progress)] == [
+    assert [e for e in events if isinstance(e, ENDS)] == [
         Failed(1, cause),
         Failed(2, cause),
     ]
@@ -107,7 +112,9 @@ def test_stop_ends_a_training_and_lets_it_clean_up(start, odd_trainer, mixture):
     trainer = odd_trainer("linger")
     executor = start(trainer)
     executor.submit(Job(1, mixture, 0))
-    while not any(e.checkpoint.tokens == 2 for e in executor.events(1.0)):
+    while not any(
+        isinstance(e, Progress) and e.checkpoint.tokens == 2 for e in executor.events(1.0)
+    ):
         pass
     assert ends(trainer) == 0
     executor.stop(1)
@@ -133,6 +140,7 @@ def test_stop_of_waiting_ended_and_unknown_jobs(start, odd_trainer, mixture):
         Finished(1),
         Finished(2, stopped=True),
     ]
+    assert [e.job_id for e in events if isinstance(e, Started)] == [1]
     assert starts(trainer) == 1
     assert executor.events(0.2) == []
 
@@ -154,7 +162,8 @@ def test_close_ends_jobs_without_events(start, odd_trainer, mixture):
     with start(trainer) as executor:
         executor.submit(Job(1, mixture, 0))
         executor.submit(Job(2, mixture, 0))
-        assert executor.events(10.0)
+        while not any(isinstance(e, Progress) for e in executor.events(10.0)):
+            pass
     assert executor.events(0.1) == []
     assert (starts(trainer), ends(trainer)) == (1, 1)
     executor.close()

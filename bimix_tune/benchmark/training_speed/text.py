@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bimix_tune.corpus.store import token_file
+from bimix_tune.corpus.copy import token_file
 
 DOMAINS = ("first", "second", "third")
 TRAIN, VALID = 1_000_000, 100_000

@@ -1,0 +1,1 @@
+"""How a search copes with a cluster: its speed, and what goes wrong there."""

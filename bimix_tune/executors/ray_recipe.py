@@ -1,0 +1,127 @@
+"""How a worker is started, and where in the cluster there is room for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bimix_tune.errors import ExecutorError
+from bimix_tune.executors.base import one_line
+from bimix_tune.executors.ray_cluster import ray
+from bimix_tune.executors.ray_corpus import CorpusSource
+from bimix_tune.executors.ray_worker import RayWorker
+from bimix_tune.training.base import Trainer
+
+
+@dataclass(frozen=True)
+class Node:
+    """A live machine of the cluster.
+
+    Args:
+        id: Ray's name for it.
+        leaving: It is being drained, by an autoscaler or ahead of a spot preemption: it takes
+            no new worker, and goes soon.
+        resources: What it has when it is empty.
+    """
+
+    id: str
+    leaving: bool
+    resources: Mapping[str, float]
+
+
+def live_nodes() -> list[Node]:
+    """All nodes that Ray takes for alive."""
+    draining = _draining()
+    return [
+        Node(node["NodeID"], node["NodeID"] in draining, node["Resources"])
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def _draining() -> Mapping[str, int]:
+    """Ids of the nodes that are being drained; Ray has no public name for this."""
+    module = getattr(getattr(ray, "_private", None), "state", None)
+    draining = getattr(getattr(module, "state", None), "get_draining_nodes", dict)
+    return draining()  # type: ignore[no-any-return, unused-ignore]
+
+
+@dataclass(frozen=True)
+class WorkerRecipe:
+    """How to start a worker.
+
+    A slot of several GPUs is one actor that reserves them: Ray puts an actor on one node as a
+    whole, which is what a placement group of one bundle, or several under STRICT_PACK, would
+    do; groups are for several actors that belong together.
+
+    Args:
+        kind: `RayWorker` as a Ray actor class.
+        trainer: Reference to the trainer in Ray's object store.
+        corpus: Where the trainer's corpus can be fetched, if it has one.
+        cpus: CPU cores that a worker reserves.
+        gpus: GPUs (or a fraction of one) that it reserves.
+    """
+
+    kind: Any
+    trainer: Any
+    corpus: CorpusSource | None
+    cpus: float
+    gpus: float
+
+    @classmethod
+    def of(cls, trainer: Trainer, cpus: float | None, gpus: float | None) -> WorkerRecipe:
+        """Send the trainer to the cluster and settle the size of a worker.
+
+        Raises:
+            ExecutorError: The trainer does not pickle, or a size is negative or no size that
+                Ray takes.
+        """
+        for name, value in (("cpus_per_slot", cpus), ("gpus_per_slot", gpus)):
+            if value is not None and value < 0:
+                raise ExecutorError(f"{name} must not be negative, but got {value!r}")
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ExecutorError(f"gpus_per_slot must be whole where above 1, but got {gpus!r}")
+        if gpus is None:
+            gpus = 1.0 if any(node.resources.get("GPU", 0) > 0 for node in live_nodes()) else 0.0
+        if cpus is None:
+            cpus = 0.0 if gpus else 1.0
+        try:
+            reference = ray.put(trainer)
+        except Exception as error:
+            raise ExecutorError(
+                f"the trainer {type(trainer).__name__} cannot be sent to a Ray worker "
+                f"({one_line(error)}); it must be a small value that pickles"
+            ) from error
+        return cls(_actor_class(cpus, gpus), reference, CorpusSource.of(trainer), cpus, gpus)
+
+    def start(self) -> Any:
+        """A new worker, which Ray places when there is room."""
+        return self.kind.remote(self.trainer, self.corpus)
+
+    def places(self, nodes: Iterable[Node]) -> int:
+        """How many such workers the nodes hold when they are empty; none on one that leaves."""
+        needs = [(k, n) for k, n in (("CPU", self.cpus), ("GPU", self.gpus)) if n]
+        return sum(
+            min((int(node.resources.get(k, 0) / n + 1e-9) for k, n in needs), default=1)
+            for node in nodes
+            if not node.leaving
+        )
+
+    def __str__(self) -> str:
+        have = [n.resources for n in live_nodes()]
+        nodes = [f"{r.get('CPU', 0):g} CPU + {r.get('GPU', 0):g} GPU" for r in have]
+        return (
+            f"a slot needs {self.cpus:g} CPU + {self.gpus:g} GPU, "
+            f"the nodes of the cluster have {nodes}"
+        )
+
+
+def _actor_class(cpus: float, gpus: float) -> Any:
+    """`RayWorker` as an actor; `RayWorker.news` waits in a thread of its own."""
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
+    if not gpus:  # workers share the cores, so none may start a thread per core
+        threads = str(max(1, int(cpus)))
+        env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        options["runtime_env"] = {"env_vars": {**env, "OMP_WAIT_POLICY": "passive"}}
+    return ray.remote(concurrency_groups={"news": 1, "orders": 1}, **options)(RayWorker)

@@ -10,8 +10,6 @@ and its job is queued again, for another node if there is one.
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
-from dataclasses import dataclass, field
 
 from bimix_tune.errors import ExecutorError
 from bimix_tune.executors.base import (
@@ -26,6 +24,7 @@ from bimix_tune.executors.base import (
 )
 from bimix_tune.executors.ray_cluster import connect, ray
 from bimix_tune.executors.ray_fleet import Fleet, Slot, essence
+from bimix_tune.executors.ray_queue import JobQueue
 from bimix_tune.executors.ray_recipe import WorkerRecipe
 from bimix_tune.executors.ray_worker import Began, Ended, Message, Point, Printed, Returned
 from bimix_tune.training.base import Trainer
@@ -33,22 +32,6 @@ from bimix_tune.training.base import Trainer
 SETTLE_SECONDS = 5.0  # for the other workers to be up once the first one is placed
 GRACE_SECONDS = 2.0  # for running trainings to clean up on close
 CHECK_SECONDS = 1.0  # between two looks at the clocks
-LOST_NODES = 10  # that a job may live through: such a loss is no fault of the job's
-
-
-@dataclass
-class _Past:
-    """What happened to a job before.
-
-    Args:
-        faults: Tries that broke off.
-        lost: Tries whose node left the cluster.
-        nodes: Where that was.
-    """
-
-    faults: int = 0
-    lost: int = 0
-    nodes: set[str] = field(default_factory=set)
 
 
 class RayExecutor:
@@ -109,10 +92,9 @@ class RayExecutor:
         for name, seconds in times.items():
             if seconds is not None and not seconds > 0:
                 raise ExecutorError(f"{name} must be more than 0 seconds, but got {seconds!r}")
-        self._deadline, self._retries, self._heartbeat = deadline, retries, heartbeat
+        self._deadline, self._heartbeat = deadline, heartbeat
         self._progress_timeout, self._start_timeout = progress_timeout, start_timeout
-        self._waiting: deque[Job] = deque()
-        self._past: defaultdict[int, _Past] = defaultdict(_Past)
+        self._queue = JobQueue(retries)
         self._out: list[Event] = []
         self._closed = False
         self._fleet: Fleet | None = None
@@ -141,7 +123,7 @@ class RayExecutor:
         """
         if self._closed:
             raise ExecutorError(f"the executor is closed: it cannot take job {job.id}")
-        self._waiting.append(job)
+        self._queue.add(job)
 
     def events(self, timeout: float) -> list[Event]:
         """Events since the last call; waits up to ``timeout`` seconds for the first one.
@@ -153,7 +135,7 @@ class RayExecutor:
         while self._fleet is not None:
             self._assign(self._fleet)
             left = until - time.monotonic()
-            busy = self._waiting or any(slot.jobs for slot in self._fleet.slots)
+            busy = self._queue or any(slot.jobs for slot in self._fleet.slots)
             if not self._out and busy:
                 self._listen(self._fleet, min(max(left, 0.0), CHECK_SECONDS))
             if self._out or not busy or left <= 0:
@@ -167,8 +149,7 @@ class RayExecutor:
             if any(job.id == job_id for job in slot.jobs):
                 slot.stopping.add(job_id)
                 slot.order("stop", job_id)
-        if any(job.id == job_id for job in self._waiting):
-            self._waiting = deque(job for job in self._waiting if job.id != job_id)
+        if self._queue.remove(job_id):
             self._end(Finished(job_id, stopped=True))
 
     def close(self) -> None:
@@ -176,7 +157,7 @@ class RayExecutor:
         if self._closed:
             return
         self._closed = True
-        self._waiting.clear()
+        self._queue.clear()
         fleet, self._fleet = self._fleet, None
         try:
             if fleet is not None and ray.is_initialized():  # a call would start it anew
@@ -218,35 +199,25 @@ class RayExecutor:
     def _assign(self, fleet: Fleet) -> None:
         """Give waiting jobs to idle workers, then one ahead to each of the others."""
         ready = fleet.ready
+        nodes = {slot.node for slot in ready}
         for depth in (0, 1):
             for slot in ready:
-                if self._waiting and len(slot.jobs) == depth:
-                    self._give(slot, ready)
-        idle = [slot for slot in ready if not slot.jobs]
-        ahead = [s for s in fleet.slots if len(s.jobs) == 2 and s.recalled is None]
-        staying = set(ready)
-        for slot in ahead:  # a job must not wait behind a long one while a worker is idle
-            job = slot.jobs[1]
-            if slot not in staying or any(self._suits(job, other, ready) for other in idle):
-                slot.recalled = job.id
-                slot.order("give_back", job.id)
+                if len(slot.jobs) == depth and (job := self._queue.take(slot.node, nodes)):
+                    slot.jobs.append(job)
+                    slot.started = slot.progressed = time.monotonic()
+                    slot.order("add", job)
+        self._recall(fleet, ready, nodes)
 
-    def _give(self, slot: Slot, ready: list[Slot]) -> None:
-        """Give the first waiting job that suits to a worker."""
-        for job in self._waiting:
-            if self._suits(job, slot, ready):
-                self._waiting.remove(job)
-                slot.jobs.append(job)
-                slot.started = slot.progressed = time.monotonic()
-                slot.order("add", job)
-                return
-
-    def _suits(self, job: Job, slot: Slot, ready: list[Slot]) -> bool:
-        """Whether the job did not break off on that node, or did so on all of them."""
-        if job.id not in self._past:
-            return True
-        nodes = self._past[job.id].nodes
-        return slot.node not in nodes or all(other.node in nodes for other in ready)
+    def _recall(self, fleet: Fleet, ready: list[Slot], nodes: set[str]) -> None:
+        """Ask jobs back that wait behind another while a worker is idle, or where none stays."""
+        idle = {slot.node for slot in ready if not slot.jobs}
+        for slot in fleet.slots:
+            if len(slot.jobs) == 2 and slot.recalled is None:
+                job = slot.jobs[1]
+                elsewhere = any(self._queue.suits(job, node, nodes) for node in idle)
+                if elsewhere or slot.node not in nodes:
+                    slot.recalled = job.id
+                    slot.order("give_back", job.id)
 
     def _listen(self, fleet: Fleet, timeout: float) -> None:
         """Take news of the workers, and look at the clocks now and then."""
@@ -305,20 +276,17 @@ class RayExecutor:
         fleet.replace(slot)
 
     def _broke_off(self, fleet: Fleet, slot: Slot, job: Job, cause: str) -> None:
-        past = self._past[job.id]
-        past.nodes.add(slot.node)
-        if fleet.is_leaving(slot.node):
-            past.lost += 1
+        lost = fleet.is_leaving(slot.node)
+        if lost:
             cause = f"the node of {slot.name} left the cluster; {cause}"
-        else:
-            past.faults += 1
-        if past.faults <= self._retries and past.lost <= LOST_NODES:
+        again = self._queue.broke_off(job.id, slot.node, lost)
+        if job.id in slot.stopping:
+            self._again(slot, job)
+        elif again:
             self._out.append(Retried(job.id, cause))
             self._again(slot, job)
-        elif job.id in slot.stopping:
-            self._end(Finished(job.id, stopped=True))
         else:
-            tries = past.faults + past.lost
+            tries = self._queue.tries(job.id)
             self._end(Failed(job.id, cause + (f" (tried {tries} times)" if tries > 1 else "")))
 
     def _again(self, slot: Slot, job: Job) -> None:
@@ -326,11 +294,11 @@ class RayExecutor:
         if job.id in slot.stopping:
             self._end(Finished(job.id, stopped=True))
         else:
-            self._waiting.appendleft(job)
+            self._queue.add_first(job)
 
     def _end(self, event: Finished | Failed) -> None:
         """Report the end of a job, and forget what happened to it."""
-        self._past.pop(event.job_id, None)
+        self._queue.forget(event.job_id)
         self._out.append(event)
 
     def _check_clocks(self, fleet: Fleet, now: float) -> None:

@@ -165,17 +165,23 @@ class RayWorker:
         except BaseException as error:  # noqa: BLE001 - the driver must hear of anything
             self._tell(Down(one_line(error)))
             return
+        end = None
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._jobs))
-                job = self._jobs.popleft()
-                self._current = job.id
-                self._tell(Began(job.id))
+            job = self._next(end)
             end = self._train(job)
-            with self._changed:
+
+    def _next(self, end: Ended | None) -> Job:
+        """Tell of the end of a job and take the next one; both are told at once if it is here."""
+        with self._changed:
+            if end is not None:
                 self._current = None
-                self._stopped.discard(job.id)
+                self._stopped.discard(end.job_id)
                 self._tell(end)
+            self._changed.wait_for(lambda: bool(self._jobs))
+            job = self._jobs.popleft()
+            self._current = job.id
+            self._tell(Began(job.id))
+            return job
 
     def _tell(self, message: Message) -> None:
         with self._changed:

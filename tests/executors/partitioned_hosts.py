@@ -135,13 +135,19 @@ def drive(corpus: Path, link: str) -> None:
 
     again = []  # when a job was queued again
 
-    events, place, jobs = [], {}, range(20)
+    events, place, jobs = [], {}, []
     mixture = Mixture(["web"], [1.0])
 
-    def read_until(condition):  # type: ignore[no-untyped-def]
+    def ended():  # type: ignore[no-untyped-def]
+        return {e.job_id for e in events if isinstance(e, Finished)}
+
+    def read_until(condition, submit=True):  # type: ignore[no-untyped-def]
         end = time.monotonic() + LIMIT
         while not condition():
             assert time.monotonic() < end, events
+            while submit and len(jobs) - len(ended()) < 2 * executor.slots:
+                jobs.append(len(jobs))
+                executor.submit(Job(jobs[-1], mixture, 2))
             for event in executor.events(0.2):
                 events.append(event)
                 assert not isinstance(event, Failed), event
@@ -158,8 +164,6 @@ def drive(corpus: Path, link: str) -> None:
     with RayExecutor(
         Reader(str(corpus)), address=f"{ADDRESS[0]}:6399", heartbeat=HEARTBEAT
     ) as executor:
-        for number in jobs:
-            executor.submit(Job(number, mixture, 2))
         read_until(lambda: len(folders()) == 2 and len(place) == 2)
         copies = folders() - {str(corpus)}
         assert "bimix" in copies.pop()
@@ -167,15 +171,13 @@ def drive(corpus: Path, link: str) -> None:
 
         sh(f"ip link set {link} down")
         down = time.monotonic()
-        read_until(lambda: again)
+        read_until(lambda: again, submit=False)
         took = again[0][0] - down
         assert took < 2 * HEARTBEAT, took
         assert "no answer from" in again[0][1], again
         fact("the link is down: its job began again within twice the heartbeat")
 
-        ended = {e.job_id for e in events if isinstance(e, Finished)}
-        read_until(lambda: {e.job_id for e in events if isinstance(e, Finished)} == set(jobs))
-        assert len(ended) < len(jobs)
+        read_until(lambda: ended() == set(jobs), submit=False)
         fact("all jobs finished")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -96,6 +97,17 @@ class TestCorpusSource:
             assert memory < TOKENS * 2 / 2  # the corpus is 40 MB, a piece 8
         left = {path.name for path in (tmp_path / "cache" / "corpora").iterdir()}
         assert left == {"k1", "k1.lock"}
+
+
+def test_a_torch_trainer_goes_on_with_another_folder(folder, tmp_path):
+    pytest.importorskip("torch")
+    from bimix_tune.training.llama import LlamaTrainer
+
+    trainer = LlamaTrainer(corpus=folder, size="0.1M", tokens=1000, checkpoints=3)
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    other = trainer.with_corpus(copied)
+    assert other.corpus == copied
+    assert dataclasses.replace(other, corpus=folder) == trainer
 
 
 def test_only_a_trainer_with_a_local_corpus_has_a_source():

@@ -305,7 +305,8 @@ class _Loop:
                 raise
             finally:
                 save_curves(self.folder, self.records())
-        result = outcome(self.study, self.space, self.folder)
+        found = recommendation, self.final_law
+        result = outcome(self.study, self.space, self.folder, found)
         save_result(result)
         return result
 
@@ -399,7 +400,8 @@ class _Loop:
                 note_recommendation(self.study, self.space, self.target_tokens, found)
                 return found
             if is_noted(self.study, self.space, self.target_tokens):
-                return recommend(self.study, self.space, self.target_tokens)[0]
+                found, _ = recommend(self.study, self.space, self.target_tokens)
+                return found
             self.interrupts.sleep(IDLE_SECONDS)
 
     def note_role(self, trial: Trial, mixture: Mixture) -> None:

@@ -109,14 +109,25 @@ def confirmation_of(records: Sequence[RunRecord], recommendation: Mixture) -> Co
     return compare(objective)
 
 
-def outcome(study: Study, space: SearchSpace, folder: Path) -> SearchResult:
+def outcome(
+    study: Study,
+    space: SearchSpace,
+    folder: Path,
+    recommended: tuple[Mixture, LawFit | None] | None = None,
+) -> SearchResult:
     """The result of a search as its study has it now.
+
+    Args:
+        study: The study.
+        space: Of its mixtures.
+        folder: The run folder.
+        recommended: What `recommend` has found for these very runs; None: it is called.
 
     Raises:
         ConfigError: No run ended in order yet.
     """
     target_tokens = int(study.user_attrs[ledger.TARGET_TOKENS])
-    recommendation, law = recommend(study, space, target_tokens)
+    recommendation, law = recommended or recommend(study, space, target_tokens)
     records = tuple(ledger.records_of(study, space))
     baselines = {r.label: r.mixture for r in records if r.role == BASELINE and r.mixture}
     return SearchResult(

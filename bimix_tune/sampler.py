@@ -383,8 +383,8 @@ class BiMixSampler(BaseSampler):
     ) -> Array:
         """Mixtures of all trials (but one) that are running or ended in order, (N, K)."""
         trials = [t for t in lessons(study, states) if t.number != number]
-        mixtures = [self._reader.mixture(study, t) for t in trials]
-        return self._space.matrix(m for m in mixtures if m is not None)
+        rows = [row for t in trials if (row := self._reader.row(study, t)) is not None]
+        return np.array(rows).reshape(len(rows), len(self._space.names))
 
     def _tokens(self, evidence: Evidence) -> float:
         return self._target_tokens or evidence.tokens

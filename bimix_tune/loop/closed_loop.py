@@ -42,6 +42,7 @@ from bimix_tune.loop.outcome import (
     recommend,
     save_curves,
     save_result,
+    written_files,
 )
 from bimix_tune.loop.result import (
     BASELINE,
@@ -304,10 +305,12 @@ class _Loop:
                     ledger.requeue_lost(self.study, self.company.own())
                 raise
             finally:
-                save_curves(self.folder, self.records())
+                with written_files(self.folder):
+                    save_curves(self.folder, self.records())
         found = recommendation, self.final_law
         result = outcome(self.study, self.space, self.folder, found)
-        save_result(result)
+        with written_files(self.folder):
+            save_result(result)
         return result
 
     def explore(self, trials: int, baselines: dict[str, Mixture]) -> None:

@@ -7,8 +7,10 @@ be read by the same code, from another process too.
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ from bimix_tune.loop.result import (
 from bimix_tune.mixture import SAME_MIXTURE, Mixture
 from bimix_tune.proposals import trust_region
 from bimix_tune.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 ENDED = ("COMPLETE", "PRUNED")
 
@@ -162,6 +166,20 @@ def load_study(folder: Path, storage: str | BaseStorage | None = None) -> tuple[
         return study, SearchSpace.from_dict(study.user_attrs[ledger.SETTINGS]["space"])
     except KeyError as error:
         raise missing from error
+
+
+@contextmanager
+def written_files(folder: Path) -> Iterator[None]:
+    """Write files that say what the study holds anyway; where that fails, say so and go on."""
+    try:
+        yield
+    except OSError as error:
+        logger.error(
+            "a file in %s cannot be written (%s); the study has everything: make room, and "
+            "run the same command again",
+            folder,
+            error.strerror or error,
+        )
 
 
 def save_curves(folder: Path, records: Iterable[RunRecord]) -> None:

@@ -52,7 +52,8 @@ def start(log, folder, url, sleep=0.05):
 
 def check_shared(url, name, log):
     """One budget, each baseline and each confirmation once, and nothing trained twice."""
-    study = optuna.load_study(study_name=name, storage=url)
+    storage = optuna.storages.RDBStorage(url)
+    study = optuna.load_study(study_name=name, storage=storage)
     records = ledger.records_of(study, SPACE)
     assert all(t.state.is_finished() for t in study.trials)
     assert sum(r.role != "confirmation" for r in records) == 12
@@ -63,7 +64,9 @@ def check_shared(url, name, log):
         "recommendation",
         "uniform",
     ]
-    return study, records, log.read_text().splitlines()
+    trials = study.get_trials()
+    storage.engine.dispose()
+    return trials, records, log.read_text().splitlines()
 
 
 def test_two_drivers_share_a_study(tmp_path):
@@ -77,11 +80,11 @@ def share(tmp_path, url):
     for driver in drivers:
         _, errors = driver.communicate(timeout=300)
         assert driver.returncode == 0, errors
-    study, records, lines = check_shared(url, "run", log)
+    trials, records, lines = check_shared(url, "run", log)
     assert len(lines) == len(set(lines)) == len(records)
     results = [(folder / "result.json").read_text() for folder in folders]
     assert results[0] == results[1]
-    assert len({t.user_attrs["driver"] for t in study.trials}) == 2
+    assert len({t.user_attrs["driver"] for t in trials}) == 2
 
 
 def test_the_runs_of_a_dead_driver_are_taken_over(tmp_path, quick):
@@ -103,9 +106,9 @@ def test_the_runs_of_a_dead_driver_are_taken_over(tmp_path, quick):
         trials=12,
         confirm_seeds=1,
     )
-    study, _, lines = check_shared(url, "run", log)
-    lost = [t for t in study.trials if t.user_attrs.get("cause") == ledger.LOST]
-    withdrawn = [t for t in study.trials if "withdrawn" in t.user_attrs]
+    trials, _, lines = check_shared(url, "run", log)
+    lost = [t for t in trials if t.user_attrs.get("cause") == ledger.LOST]
+    withdrawn = [t for t in trials if "withdrawn" in t.user_attrs]
     assert len(lost) + len(withdrawn) == 1
     assert len(lines) == len(result.records) + len(lost)
 

@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 def _killed(say: Say) -> Iterator[Figure]:
     folder = Path(tempfile.mkdtemp())  # kept where something went wrong
-    yield from kills.killed_search(folder / "run", 20, trials=300, say=say)
+    yield from kills.killed_search(folder / "run", 20, say=say)
     shutil.rmtree(folder)
 
 

@@ -39,7 +39,7 @@ def killed_search(
     folder: Path,
     kills: int,
     *,
-    trials: int = 100,
+    more: int = 100,
     slots: int = 4,
     seconds: float = 0.5,
     seed: int = 0,
@@ -50,7 +50,8 @@ def killed_search(
     Args:
         folder: Run folder.
         kills: How often.
-        trials: Runs of the search.
+        more: Runs beyond those that have ended, that each driver is told to do; the last one is
+            told a tenth of that.
         slots: Simulated slots.
         seconds: Of a run.
         seed: Of the moments.
@@ -60,7 +61,7 @@ def killed_search(
     kept = 0
     for number in range(kills):
         before = _ended(folder)
-        with _driver(folder, trials, slots, seconds) as child:
+        with _driver(folder, len(before) + more, slots, seconds) as child:
             # A random moment after the driver has begun to add to the study.
             _wait_for(child, partial(_touched, folder, before))
             time.sleep(float(rng.exponential(2 * seconds)))
@@ -71,6 +72,7 @@ def killed_search(
         kept += all(after.get(number) == trial for number, trial in before.items())
         say(f"kill {number + 1} of {kills}: {len(after)} trials have ended")
     final = _ended(folder)
+    trials = len(final) + max(more // 10, 4)
     with _driver(folder, trials, slots, seconds) as child:
         if child.wait() != 0:
             raise ConfigError(f"the driver failed after the last kill; see {_log_of(folder)}")

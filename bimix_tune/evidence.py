@@ -123,10 +123,7 @@ class Evidence:
             counting = [n for n, w in zip(self.space.target_names, weights, strict=True) if w > 0]
             by = weights[weights > 0]
             height = [
-                float(by @ [c.final().get(n, math.nan) for n in counting])
-                if c.tokens[-1] == end
-                else math.nan
-                for c in curves
+                float(by @ _last(c, counting)) if c.tokens[-1] == end else math.nan for c in curves
             ]
             best = set(np.argsort(height)[: MOST_CURVES // 2].tolist())  # NaN comes last
             others = [i for i in range(len(curves)) if i not in best]
@@ -137,10 +134,16 @@ class Evidence:
     def _ends(self) -> Array:
         """Last losses of the longest runs, (N, V); zero where not measured."""
         longest = [c for c in self.curves if c.tokens[-1] == self.tokens]
-        rows = [[c.final().get(t, math.nan) for t in self.space.target_names] for c in longest]
+        rows = [_last(c, self.space.target_names) for c in longest]
         counted = np.array(rows)[:, self.goals.sum(axis=0) > 0]
         complete = np.array(rows)[np.isfinite(counted).all(axis=1)]
         return np.asarray(np.nan_to_num(complete))
+
+
+def _last(curve: LossCurve, targets: Sequence[str]) -> list[float]:
+    """Last losses of some targets, NaN where not measured."""
+    final = curve.final()
+    return [final.get(name, math.nan) for name in targets]
 
 
 class Reader:
@@ -154,10 +157,15 @@ class Reader:
         self._space = space
         self._mixtures: dict[Hashable, Mixture | None] = {}
         self._curves: dict[Hashable, LossCurve | None] = {}
+        self._rows: dict[Hashable, Array | None] = {}
 
     def mixture(self, study: Study, trial: FrozenTrial) -> Mixture | None:
         """`bimix_tune.trials.mixture_of`."""
         return self._once(self._mixtures, mixture_of, study, trial)
+
+    def row(self, study: Study, trial: FrozenTrial) -> Array | None:
+        """The mixture in the order of the space, (K,)."""
+        return self._once(self._rows, _row, study, trial)
 
     def curve(self, study: Study, trial: FrozenTrial) -> LossCurve | None:
         """`bimix_tune.trials.curve_of`."""
@@ -170,6 +178,11 @@ class Reader:
         if key not in known:
             known[key] = read(trial, self._space)
         return known[key]
+
+
+def _row(trial: FrozenTrial, space: SearchSpace) -> Array | None:
+    mixture = mixture_of(trial, space)
+    return None if mixture is None else space.array(mixture)
 
 
 def _step(count: int) -> int:

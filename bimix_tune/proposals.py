@@ -82,13 +82,22 @@ def best_of(
     """
     inside = ((pool >= region.low) & (pool <= region.high)).all(axis=1)
     pool = pool[inside] if inside.any() else pool
+    return np.asarray(pool[_values(law, pool, tokens, objective).argmin()])
+
+
+def best_first(law: LawFit, pool: Array, tokens: float, objective: ObjectiveLike) -> Array:
+    """The candidates in order of their predicted objective, (M, K)."""
+    return np.asarray(pool[_values(law, pool, tokens, objective).argsort(kind="stable")])
+
+
+def _values(law: LawFit, pool: Array, tokens: float, objective: ObjectiveLike) -> Array:
     losses = law.losses_at(tokens).losses(pool)
     values = as_objective(objective, law.space.target_names).value(losses, law.space.weights)
-    return np.asarray(pool[values.argmin()])
+    return np.asarray(values)
 
 
 def scattered(
-    centre: Array, region: SearchSpace, rng: np.random.Generator, count: int = 8
+    centre: Array, region: SearchSpace, rng: np.random.Generator, count: int = 32
 ) -> Array:
     """Mixtures of a region, near a centre and farther from it, (M, K).
 

@@ -37,6 +37,7 @@ from bimix_tune.laws import LAWS, LawFit, fit, optimise
 from bimix_tune.laws.optimum.objectives import ObjectiveLike
 from bimix_tune.proposals import (
     apart,
+    best_first,
     best_of,
     nearest,
     scattered,
@@ -65,8 +66,8 @@ fewer it depends on the study alone, not on the fits before."""
 REST = 10.0
 """In haste, what was thought out for one proposal serves for so many times as long as it took."""
 
-DRAWS = 8
-"""Laws drawn for the proposals in haste."""
+BATCH = 8
+"""Proposals in haste from one drawn law: the best of some hundred mixtures."""
 
 PROCESS_ONLY = ("_lock", "_turn", "_reader", "_fitted", "_plan", "_behind")
 """Attributes that are not pickled."""
@@ -84,7 +85,7 @@ class _Plan:
         law: Fitted to that.
         region: Where the law is trusted.
         centre: The law's optimum there, (K,).
-        draws: Laws drawn from its posterior, which proposals take by turns.
+        ready: Further proposals of the law drawn last, best first.
         until: When it is time to think again, on the monotonic clock.
     """
 
@@ -93,7 +94,7 @@ class _Plan:
     law: LawFit
     region: SearchSpace
     centre: Array
-    draws: Sequence[LawFit]
+    ready: list[Array]
     until: float
 
     def serves(self, study: Study) -> bool:
@@ -319,10 +320,9 @@ class BiMixSampler(BaseSampler):
         if in_haste:
             mean, objective, tokens = self.aim(evidence, law, rng)
             found = optimise(mean, region, tokens, objective=objective, rough=True)
-            draws = [law.draw(rng) for _ in range(DRAWS)]
             until = began + (REST + 1) * (time.monotonic() - began)
             centre = self._space.array(found)
-            self._plan = _Plan(study.study_name, evidence, law, region, centre, draws, until)
+            self._plan = _Plan(study.study_name, evidence, law, region, centre, [], until)
             return self._hastily(self._plan, trial.number, rng)
         # A price on constraints is so steep that a rough optimum would be far beside the true one.
         rough = not evidence.constrained
@@ -331,11 +331,13 @@ class BiMixSampler(BaseSampler):
         return apart(best, tried, region, drawn, tokens, objective, rng)
 
     def _hastily(self, plan: _Plan, number: int, rng: np.random.Generator) -> Array:
-        """The best of some mixtures around a law's optimum, under a drawn law, (K,)."""
+        """One of the best of some mixtures around a law's optimum, under a drawn law, (K,)."""
         self._behind = {(plan.study, number): (plan.law, self._tokens(plan.evidence))}
-        drawn, objective, tokens = self.aim(plan.evidence, plan.draws[number % DRAWS], rng)
-        pool = scattered(plan.centre, plan.region, rng)
-        return best_of(drawn, pool, plan.region, tokens, objective)
+        if not plan.ready:
+            drawn, objective, tokens = self.aim(plan.evidence, plan.law.draw(rng), rng)
+            pool = scattered(plan.centre, plan.region, rng)
+            plan.ready.extend(best_first(drawn, pool, tokens, objective)[:BATCH])
+        return plan.ready.pop(0)
 
     def _ahead(self, study: Study, trial: FrozenTrial) -> int:
         """How many earlier trials are being asked for at this very moment, by other processes."""
@@ -383,8 +385,8 @@ class BiMixSampler(BaseSampler):
     ) -> Array:
         """Mixtures of all trials (but one) that are running or ended in order, (N, K)."""
         trials = [t for t in lessons(study, states) if t.number != number]
-        mixtures = [self._reader.mixture(study, t) for t in trials]
-        return self._space.matrix(m for m in mixtures if m is not None)
+        rows = [row for t in trials if (row := self._reader.row(study, t)) is not None]
+        return np.array(rows).reshape(len(rows), len(self._space.names))
 
     def _tokens(self, evidence: Evidence) -> float:
         return self._target_tokens or evidence.tokens

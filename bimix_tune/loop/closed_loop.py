@@ -41,6 +41,7 @@ from bimix_tune.loop.outcome import (
     recommend,
     save_curves,
     save_result,
+    written_files,
 )
 from bimix_tune.loop.result import (
     BASELINE,
@@ -317,9 +318,12 @@ class _Loop:
                     ledger.flush(self.study)  # the failure that ended the search, say
                 raise
             finally:
-                save_curves(self.folder, self.records())
-        result = outcome(self.study, self.space, self.folder)
-        save_result(result)
+                with written_files(self.folder):
+                    save_curves(self.folder, self.records())
+        found = recommendation, self.final_law
+        result = outcome(self.study, self.space, self.folder, found)
+        with written_files(self.folder):
+            save_result(result)
         self.study.set_user_attr(ledger.PLANNED, ["ended", 0])
         return result
 
@@ -418,7 +422,8 @@ class _Loop:
                 note_recommendation(self.study, self.space, self.target_tokens, found)
                 return found
             if is_noted(self.study, self.space, self.target_tokens):
-                return recommend(self.study, self.space, self.target_tokens)[0]
+                found, _ = recommend(self.study, self.space, self.target_tokens)
+                return found
             self.interrupts.sleep(IDLE_SECONDS)
 
     def note_role(self, trial: Trial, mixture: Mixture) -> None:

@@ -59,7 +59,8 @@ FILL_SECONDS = 0.05
 """After so long a time of asking, events are looked at."""
 
 WRITE_SECONDS = 0.05
-"""Results are written down at most so often; a driver that is killed loses those of so long."""
+"""In haste results are written down at most so often; a driver that is killed then loses those of
+so long."""
 
 HOPELESS = 3
 """Runs that must fail before one has succeeded for the search to be called off."""
@@ -165,14 +166,15 @@ class Driver:
         return False
 
     def _write(self) -> float:
-        """Write down what is new, though not too often; and how long to wait for events now."""
+        """Write down what is new, in haste not too often; and how long to wait for events now."""
         storage = self._study._storage
         if not isinstance(storage, DriverStorage) or not storage.unwritten:
             return POLL_SECONDS
-        if time.monotonic() - storage.written >= WRITE_SECONDS:
-            storage.flush()
-            return POLL_SECONDS
-        return WRITE_SECONDS
+        in_haste = getattr(self._study.sampler, "hasty", False)
+        if in_haste and time.monotonic() - storage.written < WRITE_SECONDS:
+            return WRITE_SECONDS
+        storage.flush()
+        return POLL_SECONDS
 
     def _lacking(self) -> int:
         """How many jobs the executor should be given."""

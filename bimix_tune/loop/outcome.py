@@ -7,8 +7,10 @@ be read by the same code, from another process too.
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ from bimix_tune.loop.result import (
 from bimix_tune.mixture import SAME_MIXTURE, Mixture
 from bimix_tune.proposals import trust_region
 from bimix_tune.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 ENDED = ("COMPLETE", "PRUNED")
 
@@ -109,14 +113,25 @@ def confirmation_of(records: Sequence[RunRecord], recommendation: Mixture) -> Co
     return compare(objective)
 
 
-def outcome(study: Study, space: SearchSpace, folder: Path) -> SearchResult:
+def outcome(
+    study: Study,
+    space: SearchSpace,
+    folder: Path,
+    recommended: tuple[Mixture, LawFit | None] | None = None,
+) -> SearchResult:
     """The result of a search as its study has it now.
+
+    Args:
+        study: The study.
+        space: Of its mixtures.
+        folder: The run folder.
+        recommended: What `recommend` has found for these very runs; None: it is called.
 
     Raises:
         ConfigError: No run ended in order yet.
     """
     target_tokens = int(study.user_attrs[ledger.TARGET_TOKENS])
-    recommendation, law = recommend(study, space, target_tokens)
+    recommendation, law = recommended or recommend(study, space, target_tokens)
     records = tuple(ledger.records_of(study, space))
     baselines = {r.label: r.mixture for r in records if r.role == BASELINE and r.mixture}
     return SearchResult(
@@ -151,6 +166,20 @@ def load_study(folder: Path, storage: str | BaseStorage | None = None) -> tuple[
         return study, SearchSpace.from_dict(study.user_attrs[ledger.SETTINGS]["space"])
     except KeyError as error:
         raise missing from error
+
+
+@contextmanager
+def written_files(folder: Path) -> Iterator[None]:
+    """Write files that say what the study holds anyway; where that fails, say so and go on."""
+    try:
+        yield
+    except OSError as error:
+        logger.error(
+            "a file in %s cannot be written (%s); the study has everything: make room, and "
+            "run the same command again",
+            folder,
+            error.strerror or error,
+        )
 
 
 def save_curves(folder: Path, records: Iterable[RunRecord]) -> None:

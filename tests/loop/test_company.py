@@ -50,9 +50,10 @@ def start(log, folder, url, sleep=0.05):
     )
 
 
-def check_shared(url, name, logs):
+def check_shared(url, name, log):
     """One budget, each baseline and each confirmation once, and nothing trained twice."""
-    study = optuna.load_study(study_name=name, storage=url)
+    storage = optuna.storages.RDBStorage(url)
+    study = optuna.load_study(study_name=name, storage=storage)
     records = ledger.records_of(study, SPACE)
     assert all(t.state.is_finished() for t in study.trials)
     assert sum(r.role != "confirmation" for r in records) == 12
@@ -63,8 +64,9 @@ def check_shared(url, name, logs):
         "recommendation",
         "uniform",
     ]
-    lines = [line for log in logs for line in log.read_text().splitlines()]
-    return study, records, lines
+    trials = study.get_trials()
+    storage.engine.dispose()
+    return trials, records, log.read_text().splitlines()
 
 
 def test_two_drivers_share_a_study(tmp_path):
@@ -73,40 +75,40 @@ def test_two_drivers_share_a_study(tmp_path):
 
 
 def share(tmp_path, url):
-    logs = [tmp_path / "a.log", tmp_path / "b.log"]
-    drivers = [start(log, tmp_path / log.stem / "run", url) for log in logs]
+    log, folders = tmp_path / "log", [tmp_path / name / "run" for name in "ab"]
+    drivers = [start(log, folder, url) for folder in folders]
     for driver in drivers:
         _, errors = driver.communicate(timeout=300)
         assert driver.returncode == 0, errors
-    study, records, lines = check_shared(url, "run", logs)
+    trials, records, lines = check_shared(url, "run", log)
     assert len(lines) == len(set(lines)) == len(records)
-    results = [(tmp_path / log.stem / "run" / "result.json").read_text() for log in logs]
+    results = [(folder / "result.json").read_text() for folder in folders]
     assert results[0] == results[1]
-    assert len({t.user_attrs["driver"] for t in study.trials}) == 2
+    assert len({t.user_attrs["driver"] for t in trials}) == 2
 
 
 def test_the_runs_of_a_dead_driver_are_taken_over(tmp_path, quick):
     url = f"sqlite:///{tmp_path / 'shared.db'}"
-    logs = [tmp_path / "a.log", tmp_path / "b.log"]
-    dead = start(logs[0], tmp_path / "a" / "run", url, sleep=0.3)
+    log = tmp_path / "log"
+    dead = start(log, tmp_path / "a" / "run", url, sleep=0.3)
     until = time.monotonic() + 120
     while time.monotonic() < until and not (
-        logs[0].exists() and len(logs[0].read_text().splitlines()) >= 4
+        log.exists() and len(log.read_text().splitlines()) >= 4
     ):
         time.sleep(0.1)
     dead.kill()
-    dead.wait()
+    dead.communicate()
     result = search(
         SPACE,
-        LawTrainer(log=str(logs[1])),
+        LawTrainer(log=str(log)),
         folder=tmp_path / "b" / "run",
         storage=url,
         trials=12,
         confirm_seeds=1,
     )
-    study, _, lines = check_shared(url, "run", logs)
-    lost = [t for t in study.trials if t.user_attrs.get("cause") == ledger.LOST]
-    withdrawn = [t for t in study.trials if "withdrawn" in t.user_attrs]
+    trials, _, lines = check_shared(url, "run", log)
+    lost = [t for t in trials if t.user_attrs.get("cause") == ledger.LOST]
+    withdrawn = [t for t in trials if "withdrawn" in t.user_attrs]
     assert len(lost) + len(withdrawn) == 1
     assert len(lines) == len(result.records) + len(lost)
 

@@ -1,5 +1,6 @@
 """The storage between a driver and its study: what it writes, when, and what others see."""
 
+import errno
 import sys
 from pathlib import Path
 
@@ -199,3 +200,40 @@ def test_an_error_that_will_not_pass_is_not_tried_again():
     _, storage = driver_study(optuna.storages.InMemoryStorage(), wait=lambda s: 1 / 0)
     with pytest.raises(ValueError, match="no reason to wait"):
         storage._patiently(lambda: (_ for _ in ()).throw(ValueError("no reason to wait")))
+
+
+def test_a_full_disk_costs_neither_the_study_nor_the_result(tmp_path, monkeypatch, caplog):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    options = {"folder": tmp_path / "run", "trials": 6, "confirm_seeds": 0}
+    with monkeypatch.context() as patch:
+        patch.setattr("bimix_tune.curves.write_atomic", full)
+        patch.setattr("bimix_tune.loop.outcome.write_atomic", full)
+        result = search(SPACE, LawTrainer(), **options)
+    assert len(result.records) == 6
+    assert not (tmp_path / "run" / "result.json").exists()
+    errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert len(errors) == 2
+    assert all("No space left on device" in e and "run the same command again" in e for e in errors)
+    again = search(SPACE, LawTrainer(), **options)
+    assert again.recommendation == result.recommendation
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_database_without_room_is_waited_for(tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(
+        "bimix_tune.loop.interrupts.Interrupts.sleep", lambda self, s: pauses.append(s)
+    )
+    write, calls = DriverStorage._write, iter(range(1000))
+
+    def full(self, create):
+        if next(calls) == 5:
+            raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+        return write(self, create)
+
+    monkeypatch.setattr(DriverStorage, "_write", full)
+    result = search(SPACE, LawTrainer(), folder=tmp_path / "run", trials=5, confirm_seeds=0)
+    assert len(result.records) == 5
+    assert pauses == [0.1]

@@ -130,6 +130,13 @@ def test_processes_share_postgresql(postgres):
     storage.engine.dispose()
 
 
+def test_drivers_share_postgresql(postgres, tmp_path):
+    sys.path.insert(0, str(Path(__file__).parents[1] / "loop"))
+    from test_company import share
+
+    share(tmp_path, postgres)
+
+
 def test_threads_do_not_repeat_each_other(problem):
     """Losses have no noise, so the law is certain, and all its draws have one optimum."""
     study = problem.study()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,13 +18,15 @@ Say = Callable[[str], None]
 
 
 def _killed(say: Say) -> Iterator[Figure]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield from kills.killed_search(Path(folder) / "run", 20, trials=300, say=say)
+    folder = Path(tempfile.mkdtemp())  # kept where something went wrong
+    yield from kills.killed_search(folder / "run", 20, say=say)
+    shutil.rmtree(folder)
 
 
 def _faulty(say: Say) -> Iterator[Figure]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield from faults.faults(Path(folder), say=say)
+    folder = Path(tempfile.mkdtemp())
+    yield from faults.faults(folder, say=say)
+    shutil.rmtree(folder)
 
 
 PARTS: dict[str, Callable[[Say], Iterator[Figure]]] = {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -41,7 +39,7 @@ def killed_search(
     folder: Path,
     kills: int,
     *,
-    trials: int = 100,
+    more: int = 100,
     slots: int = 4,
     seconds: float = 0.5,
     seed: int = 0,
@@ -52,7 +50,8 @@ def killed_search(
     Args:
         folder: Run folder.
         kills: How often.
-        trials: Runs of the search.
+        more: Runs beyond those that have ended, that each driver is told to do; the last one is
+            told a tenth of that.
         slots: Simulated slots.
         seconds: Of a run.
         seed: Of the moments.
@@ -62,18 +61,21 @@ def killed_search(
     kept = 0
     for number in range(kills):
         before = _ended(folder)
-        with _driver(folder, trials, slots, seconds) as child:
+        with _driver(folder, len(before) + more, slots, seconds) as child:
             # A random moment after the driver has begun to add to the study.
             _wait_for(child, partial(_touched, folder, before))
             time.sleep(float(rng.exponential(2 * seconds)))
-            os.kill(child.pid, signal.SIGKILL)
+            if child.poll() is not None:
+                raise ConfigError(f"the driver ended before it was killed; see {_log_of(folder)}")
+            child.kill()
         after = _ended(folder)
         kept += all(after.get(number) == trial for number, trial in before.items())
         say(f"kill {number + 1} of {kills}: {len(after)} trials have ended")
     final = _ended(folder)
+    trials = len(final) + max(more // 10, 4)
     with _driver(folder, trials, slots, seconds) as child:
         if child.wait() != 0:
-            raise ConfigError(f"the driver failed after the last kill; see {folder}")
+            raise ConfigError(f"the driver failed after the last kill; see {_log_of(folder)}")
     kept_all = all(_ended(folder).get(n) == t for n, t in final.items())
     yield told("kills", "kills", kills)
     yield Figure(
@@ -165,7 +167,14 @@ def _touched(folder: Path, known: dict[int, FrozenTrial]) -> bool:
 def _driver(folder: Path, trials: int, slots: int, seconds: float) -> subprocess.Popen[bytes]:
     call = json.dumps([str(folder), trials, slots, seconds])
     code = f"from bimix_tune.benchmark.cluster.kills import drive; drive(*{call})"
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _log_of(folder).open("ab") as log:
+        return subprocess.Popen([sys.executable, "-c", code], stderr=log)
+
+
+def _log_of(folder: Path) -> Path:
+    """What the drivers said."""
+    return folder / "driver.log"
 
 
 def _wait_for(child: subprocess.Popen[bytes], happened: Callable[[], bool]) -> None:

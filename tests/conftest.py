@@ -17,6 +17,9 @@ hypothesis.settings.load_profile("bimix")
 # A shell starts its background jobs with SIGINT ignored, which searches under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Ray starts its workers at niceness 15, where they starve beside other tests and miss their limits.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:

@@ -303,6 +303,7 @@ class _Loop:
                     self.executor.stop(number)
                 with suppress(ExecutorError):  # the storage may be what went wrong
                     ledger.requeue_lost(self.study, self.company.own())
+                    ledger.flush(self.study)
                 raise
             finally:
                 with written_files(self.folder):

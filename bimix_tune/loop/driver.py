@@ -141,7 +141,7 @@ class Driver:
         while True:
             hungry = self._fill(more, seed)
             if not self.running:
-                ledger.flush(self._study)
+                self._release()
                 return
             patience = 0.0 if hungry else self._write()
             with self._interrupts.allowed():
@@ -175,6 +175,15 @@ class Driver:
             return WRITE_SECONDS
         storage.flush()
         return POLL_SECONDS
+
+    def _release(self) -> None:
+        """Withdraw trials that were reserved and not asked for, and write down all."""
+        storage = self._study._storage
+        while isinstance(storage, DriverStorage) and storage.reserved:
+            number = storage.reserved[0].number
+            storage.create_new_trial(self._study._study_id)
+            ledger.withdraw(self._study, number, "no further run was wanted")
+        ledger.flush(self._study)
 
     def _lacking(self) -> int:
         """How many jobs the executor should be given."""

@@ -52,8 +52,7 @@ def killed_search(
     Args:
         folder: Run folder.
         kills: How often.
-        more: Runs beyond those that have ended, that each driver is told to do; the last one is
-            told a tenth of that.
+        more: Runs beyond those that have ended, that each driver is told to do.
         slots: Simulated slots.
         seconds: Of a run.
         seed: Of the moments.
@@ -74,7 +73,7 @@ def killed_search(
         kept += all(after.get(number) == trial for number, trial in before.items())
         say(f"kill {number + 1} of {kills}: {len(after)} trials have ended")
     final = _ended(folder)
-    trials = len(final) + max(more // 10, 4)
+    trials = len(final) + more
     with _driver(folder, trials, slots, seconds) as child:
         if child.wait() != 0:
             raise ConfigError(f"the driver failed after the last kill; see {_log_of(folder)}")

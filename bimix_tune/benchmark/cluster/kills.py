@@ -25,6 +25,8 @@ from bimix_tune.loop.result import RunRecord
 from bimix_tune.space import SearchSpace
 from bimix_tune.training.synthetic import SyntheticTrainer
 
+MOST_CURVES = 256
+"""Runs that laws are compared on: the time of a fit grows with the cube of them."""
 TRAINER = SyntheticTrainer(checkpoints=4)
 SPACE = SearchSpace(TRAINER.domains)
 
@@ -50,8 +52,7 @@ def killed_search(
     Args:
         folder: Run folder.
         kills: How often.
-        more: Runs beyond those that have ended, that each driver is told to do; the last one is
-            told a tenth of that.
+        more: Runs beyond those that have ended, that each driver is told to do.
         slots: Simulated slots.
         seconds: Of a run.
         seed: Of the moments.
@@ -72,7 +73,7 @@ def killed_search(
         kept += all(after.get(number) == trial for number, trial in before.items())
         say(f"kill {number + 1} of {kills}: {len(after)} trials have ended")
     final = _ended(folder)
-    trials = len(final) + max(more // 10, 4)
+    trials = len(final) + more
     with _driver(folder, trials, slots, seconds) as child:
         if child.wait() != 0:
             raise ConfigError(f"the driver failed after the last kill; see {_log_of(folder)}")
@@ -135,7 +136,7 @@ def _undisturbed(records: list[RunRecord]) -> bool:
 
 def _same_law(records: list[RunRecord], space: SearchSpace) -> bool:
     """Fit the recorded curves, and those of the same runs made anew without any fault."""
-    done = [r for r in records if r.curve is not None and r.state in ENDED]
+    done = [r for r in records if r.curve is not None and r.state in ENDED][-MOST_CURVES:]
     curves = [r.curve for r in done if r.curve is not None]
     anew = []
     for record, curve in zip(done, curves, strict=True):

@@ -58,7 +58,7 @@ def test_speed_counts_all_runs():
 
 
 def test_a_driver_killed_three_times_loses_nothing(tmp_path):
-    options = {"more": 40, "slots": 2, "seconds": 0.2}
+    options = {"more": 20, "slots": 2, "seconds": 0.2}
     figures = list(kills.killed_search(tmp_path / "run", 3, **options))
     assert [f.name for f in figures if f.met is False] == []
     assert sum(f.met is True for f in figures) == 7

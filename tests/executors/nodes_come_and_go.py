@@ -73,59 +73,74 @@ def fact(*words):
     print("fact:", *words, flush=True)  # noqa: T201 - for the test that started this
 
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
-ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-trainer = SyntheticTrainer(domains=("web",), checkpoints=5, sleep=0.4)
+TRAINER = SyntheticTrainer(domains=("web",), checkpoints=5, sleep=0.4)
 
-with RayExecutor(trainer, retries=0) as executor:
-    log = Log(executor)
-    assert executor.slots == 1
-    fact("one node: 1 slot")
-    log.until(lambda: len(log.running()) == 1)
-    head = set(log.running().values())
 
-    other = cluster.add_node(num_cpus=2, num_gpus=0)
-    log.until(lambda: executor.slots == 3 and len(log.running()) == 3)
-    fact("another node: 3 slots")
+def nodes(cluster):
+    """Nodes join, are killed and are drained."""
+    with RayExecutor(TRAINER, retries=0) as executor:
+        log = Log(executor)
+        assert executor.slots == 1
+        fact("one node: 1 slot")
+        log.until(lambda: len(log.running()) == 1)
+        head = set(log.running().values())
 
-    there = [job for job, slot in log.running().items() if slot not in head]
-    cluster.remove_node(other, allow_graceful=False)
-    # No retries: the loss of a node is no fault of a job's.
-    log.until(lambda: executor.slots == 1 and all(log.starts()[job] == 2 for job in there))
-    fact("the other node killed: its jobs began again")
+        other = cluster.add_node(num_cpus=2, num_gpus=0)
+        log.until(lambda: executor.slots == 3 and len(log.running()) == 3)
+        fact("another node: 3 slots")
 
-    third = cluster.add_node(num_cpus=1, num_gpus=0)
-    log.until(lambda: executor.slots == 2 and len(log.running()) == 2)
-    gcs = ray._private.worker.global_worker.gcs_client
-    accepted, why = gcs.drain_node(third.node_id, PREEMPTION, "test", 2**62)
-    assert accepted, why
-    log.until(lambda: executor.slots == 1)
-    there = {job: slot for job, slot in log.running().items() if slot not in head}
-    log.until(lambda: log.ended() >= set(there))
-    begun = len(log.events)
-    log.until(lambda: len(log.ended()) >= log.submitted - 1, submit=False)
-    later = [e.slot for e in log.events[begun:] if isinstance(e, Started)]
-    assert set(later) <= head, later
-    assert all(log.starts()[job] == 1 for job in there)
-    fact("a third node drained: its job ended there, and no other came")
+        there = [job for job, slot in log.running().items() if slot not in head]
+        cluster.remove_node(other, allow_graceful=False)
+        # No retries: the loss of a node is no fault of a job's.
+        log.until(lambda: executor.slots == 1 and all(log.starts()[job] == 2 for job in there))
+        fact("the other node killed: its jobs began again")
 
-    log.until(lambda: len(log.ended()) == log.submitted, submit=False)
-    fact("all jobs finished")
+        third = cluster.add_node(num_cpus=1, num_gpus=0)
+        log.until(lambda: executor.slots == 2 and len(log.running()) == 2)
+        gcs = ray._private.worker.global_worker.gcs_client
+        accepted, why = gcs.drain_node(third.node_id, PREEMPTION, "test", 2**62)
+        assert accepted, why
+        log.until(lambda: executor.slots == 1)
+        there = {job: slot for job, slot in log.running().items() if slot not in head}
+        log.until(lambda: log.ended() >= set(there))
+        begun = len(log.events)
+        log.until(lambda: len(log.ended()) >= log.submitted - 1, submit=False)
+        later = [e.slot for e in log.events[begun:] if isinstance(e, Started)]
+        assert set(later) <= head, later
+        assert all(log.starts()[job] == 1 for job in there)
+        fact("a third node drained: its job ended there, and no other came")
 
-cluster.add_node(num_cpus=1, num_gpus=4)
-with RayExecutor(Stumbler(tempfile.mkdtemp()), cpus_per_slot=1, gpus_per_slot=0) as executor:
-    log = Log(executor)
-    log.until(lambda: executor.slots == 2)
-    executor.submit(Job(0, MIXTURE, 0))
-    log.until(lambda: 0 in log.ended(), submit=False)
-    nodes = [e.checkpoint.notes["node"] for e in log.events if isinstance(e, Progress)]
-    assert len(nodes) == len(set(nodes)) == 2, nodes
-    fact("a job that failed on one node was tried on the other")
+        log.until(lambda: len(log.ended()) == log.submitted, submit=False)
+        fact("all jobs finished")
 
-with RayExecutor(trainer, gpus_per_slot=2) as executor:
-    log = Log(executor)
-    log.until(lambda: len(log.running()) == 2)
-    names = sorted(slot.split("/")[1] for slot in log.running().values())
-    fact("two slots of two GPUs:", *names)
-ray.shutdown()
-cluster.shutdown()
+
+def another_node(cluster):
+    """A job that fails is tried elsewhere."""
+    cluster.add_node(num_cpus=1, num_gpus=4)
+    with RayExecutor(Stumbler(tempfile.mkdtemp()), cpus_per_slot=1, gpus_per_slot=0) as executor:
+        log = Log(executor)
+        log.until(lambda: executor.slots == 2)
+        executor.submit(Job(0, MIXTURE, 0))
+        log.until(lambda: 0 in log.ended(), submit=False)
+        places = [e.checkpoint.notes["node"] for e in log.events if isinstance(e, Progress)]
+        assert len(places) == len(set(places)) == 2, places
+        fact("a job that failed on one node was tried on the other")
+
+
+def several_gpus():
+    """Slots of two GPUs each."""
+    with RayExecutor(TRAINER, gpus_per_slot=2) as executor:
+        log = Log(executor)
+        log.until(lambda: len(log.running()) == 2)
+        names = sorted(slot.split("/")[1] for slot in log.running().values())
+        fact("two slots of two GPUs:", *names)
+
+
+if __name__ == "__main__":
+    together = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
+    ray.init(address=together.address, logging_level="ERROR", log_to_driver=False)
+    nodes(together)
+    another_node(together)
+    several_gpus()
+    ray.shutdown()
+    together.shutdown()

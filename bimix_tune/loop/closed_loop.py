@@ -11,110 +11,34 @@ All of it is in the study on disk, so the same call again continues where the la
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage
-from optuna.study import Study
-from optuna.trial import Trial
 
-from bimix_tune.errors import ConfigError, ExecutorError, did_you_mean
+from bimix_tune.errors import ConfigError, did_you_mean
 from bimix_tune.executors.base import Executor
 from bimix_tune.executors.local import LocalExecutor
-from bimix_tune.laws import LawFit, optimise
 from bimix_tune.loop import ledger
 from bimix_tune.loop.company import Company
-from bimix_tune.loop.driver import Driver, Running
 from bimix_tune.loop.interrupts import Interrupts
-from bimix_tune.loop.outcome import (
-    best_of,
-    is_noted,
-    note_recommendation,
-    outcome,
-    recommend,
-    save_curves,
-    save_result,
-    written_files,
-)
-from bimix_tune.loop.result import (
-    BASELINE,
-    CONFIRMATION,
-    PROPOSAL,
-    RECOMMENDATION,
-    STARTUP,
-    RunRecord,
-    SearchResult,
-)
+from bimix_tune.loop.phases import Phases
+from bimix_tune.loop.result import SearchResult
 from bimix_tune.loop.search_log import RunLogs, SearchLog
+from bimix_tune.loop.state import SearchState
 from bimix_tune.mixture import Mixture
-from bimix_tune.observing import LawFitted, Observer, Observers, SlotsChanged
-from bimix_tune.proposals import trust_region
+from bimix_tune.observing import Observer, Observers
 from bimix_tune.pruner import BiMixPruner
 from bimix_tune.sampler import BiMixSampler
 from bimix_tune.space import SearchSpace
-from bimix_tune.stopping import StopWhenSettled
 from bimix_tune.strategies.baselines import baseline_mixtures, distinct
 from bimix_tune.training.base import Trainer, described
 
 RIVALS = ("all", "best")
-MONITOR_SECONDS = 0.4
-REPEAT_SEED = 1000
-"""From the seed of the search to that of repeated baselines: not one of the confirmation's."""
-IDLE_SECONDS = 0.5
-"""Between two looks at what other drivers have done, where there is nothing to do."""
-TEND_SECONDS = 10.0
-"""Between two looks for drivers that died."""
-Run = tuple[Mixture, str, str, int]
-"""What `ledger.enqueue` takes: a mixture, its role, label and seed."""
-
-
-@dataclass(frozen=True)
-class SearchState:
-    """A moment of a running search, for a display.
-
-    Args:
-        phase: ``"search"`` or ``"confirmation"``.
-        done: Runs of the phase that have ended.
-        total: Runs of the phase.
-        slots: Runs that the executor can take at once.
-        running: Runs under way.
-        records: All runs so far.
-        law: The law fitted to all finished runs, if there is one.
-        optimum: Its optimum with the predicted (mean, sd) of the objective.
-        tokens: Training tokens of a complete run.
-    """
-
-    phase: str
-    done: int
-    total: int
-    slots: int
-    running: tuple[Running, ...]
-    records: tuple[RunRecord, ...]
-    law: LawFit | None
-    optimum: tuple[Mixture, float, float] | None
-    tokens: int
-
-    @property
-    def best(self) -> RunRecord | None:
-        """The complete run of the search with the least objective."""
-        return best_of(self.records)
-
-    @property
-    def eta(self) -> float:
-        """Seconds until the phase ends, from the mean time of complete runs; NaN without any."""
-        times = [r.seconds for r in self.records if r.state == "COMPLETE" and r.seconds > 0]
-        if not times:
-            return math.nan
-        curves = [r.curve for r in self.records if r.state == "RUNNING" and r.curve is not None]
-        left = self.total - self.done - sum(c.tokens[-1] / self.tokens for c in curves)
-        return max(float(left), 0.0) * sum(times) / len(times) / max(self.slots, 1)
 
 
 def search(
@@ -216,7 +140,7 @@ def search(
                 raise ConfigError(f"baseline {label!r} is no mixture of the space: {broken}")
         # A folder has one driver, and a storage in memory one process.
         company = Company(study, alone=storage is None or isinstance(storage, InMemoryStorage))
-        loop = _Loop(
+        loop = Phases(
             study,
             space,
             trainer,
@@ -244,242 +168,3 @@ def _check(space: SearchSpace, trainer: Trainer, rivals: str) -> None:
                 f"the trainer does not evaluate target {target!r}"
                 + did_you_mean(target, trainer.targets)
             )
-
-
-class _Loop:
-    """One search on one study; the attributes are what its phases share."""
-
-    def __init__(
-        self,
-        study: Study,
-        space: SearchSpace,
-        trainer: Trainer,
-        executor: Executor,
-        folder: Path,
-        target_tokens: int,
-        seed: int,
-        worth: float | None,
-        monitor: Callable[[SearchState], None] | None,
-        observe: Observers,
-        interrupts: Interrupts,
-        company: Company,
-    ) -> None:
-        self.interrupts, self.company, self.tended = interrupts, company, -math.inf
-        study._storage.mark[ledger.DRIVER] = company.id  # type: ignore[attr-defined]
-        self.study, self.space, self.folder = study, space, folder
-        self.seed, self.monitor, self.told = seed, monitor, 0.0
-        self.observe, self.slots = observe, 0
-        self.fitted: LawFit | None = None  # the law that observers know
-        self.ended: dict[int, RunRecord] = {}
-        self.final_law: LawFit | None = None
-        self.optimum: tuple[LawFit, Mixture, float, float] | None = None
-        self.executor, self.trainer, self.target_tokens = executor, trainer, target_tokens
-        self.phase, self.total = "search", 0
-        self.worth = worth
-        self.gain: tuple[LawFit | None, float] = (None, math.inf)  # expected, by which law
-        # The law shown and noted during the search; a foreign sampler is watched by one of ours.
-        self.law_keeper = (
-            study.sampler
-            if isinstance(study.sampler, BiMixSampler)
-            else BiMixSampler(space, target_tokens=target_tokens)
-        )
-        self.driver = Driver(
-            study,
-            space,
-            executor,
-            tokens=trainer.tokens,
-            unit=trainer.unit,
-            wanted=self.is_wanted,
-            on_ask=self.note_role,
-            on_change=self.changed,
-            observe=observe,
-            interrupts=interrupts,
-        )
-
-    def run(
-        self,
-        trials: int,
-        baselines: dict[str, Mixture],
-        repeats: int,
-        confirm_seeds: int,
-        rivals: str,
-    ) -> SearchResult:
-        with self.company.present():
-            try:
-                self.explore(trials, baselines, repeats)
-                recommendation = self.settle_recommendation()
-                if confirm_seeds:
-                    self.confirm(recommendation, baselines, confirm_seeds, rivals)
-            except BaseException:
-                for number in self.driver.running:
-                    self.executor.stop(number)
-                with suppress(ExecutorError):  # the storage may be what went wrong
-                    ledger.requeue_lost(self.study, self.company.own())
-                    ledger.flush(self.study)  # the failure that ended the search, say
-                raise
-            finally:
-                with written_files(self.folder):
-                    save_curves(self.folder, self.records())
-        found = recommendation, self.final_law
-        result = outcome(self.study, self.space, self.folder, found)
-        with written_files(self.folder):
-            save_result(result)
-        self.study.set_user_attr(ledger.PLANNED, ["ended", 0])
-        return result
-
-    def explore(self, trials: int, baselines: dict[str, Mixture], repeats: int) -> None:
-        """The search proper: baselines first, then what the sampler proposes."""
-        self.enter("search", trials)
-        first = [(mixture, BASELINE, label, self.seed) for label, mixture in baselines.items()]
-        again = [(*run[:3], self.seed + REPEAT_SEED) for run in first[:repeats]]
-        self.take_part([*first, *again][:trials], lambda: self.room(trials))
-        if self.company.leads():
-            early = ledger.used_trials(self.study) < trials
-            gain = f"all further runs together promise {self.gain[1]:.2g}, less than {self.worth}"
-            self.study.set_user_attr(ledger.SETTLED, gain if early else None)
-        self.changed(certainly=True)
-
-    def take_part(self, runs: Sequence[Run], more: Callable[[], int]) -> None:
-        """One phase, with other drivers if there are any: until no run of it is left.
-
-        Args:
-            runs: What the leader queues, unless the study has it.
-            more: As `Driver.run` has it.
-        """
-        queued = False
-        while True:
-            self.tend()
-            if self.company.leads() and not queued:
-                for run in runs:
-                    ledger.enqueue(self.study, *run)
-            queued = queued or all(ledger.is_known(self.study, *run) for run in runs)
-            if queued:
-                self.driver.run(more, self.seed)
-                if not ledger.unended(self.study, self.phase == "confirmation"):
-                    return
-            self.interrupts.sleep(IDLE_SECONDS)
-            self.changed()
-
-    def tend(self) -> None:
-        """Queue what dead drivers left running, now and then."""
-        now = time.monotonic()
-        if now - self.tended > TEND_SECONDS and self.company.leads():
-            if not self.company.alone or self.tended < 0:
-                ledger.requeue_lost(self.study, self.company.lost())
-            self.tended = now
-
-    def room(self, trials: int) -> int:
-        """How many more runs are affordable and worth it; those in the queue always are."""
-        queue = ledger.waiting(self.study)
-        repeats = sum(ledger.RETRY_OF in t.user_attrs for t in queue)
-        left = trials - ledger.used_trials(self.study)
-        if left <= 0 or self.worth is None or queue:
-            return max(left, 0) + repeats
-        law, _ = self.law_keeper.law_for(self.study, -1)
-        if law is not None and law is not self.gain[0]:
-            keeper = StopWhenSettled(self.worth, self.law_keeper)
-            self.gain = law, keeper.gain(self.study) or 0.0
-        return left if self.gain[1] >= self.worth else 0
-
-    def is_wanted(self, trial: Trial) -> bool:
-        """Whether a new trial is within the budget; several drivers may ask for the last one."""
-        if self.company.alone or ledger.is_queued(trial):
-            return True
-        if self.phase == "confirmation":  # another driver was faster
-            return False
-        self.study._storage.refresh()  # type: ignore[attr-defined]
-        before = [t for t in ledger.counted(self.study) if t.number < trial.number]
-        return len(before) < self.total
-
-    def confirm(
-        self, recommendation: Mixture, baselines: dict[str, Mixture], seeds: int, rivals: str
-    ) -> None:
-        """Fresh runs of the recommendation and its rivals, paired by seed."""
-        if rivals == "best":
-            best = best_of(r for r in self.records() if r.role == BASELINE)
-            baselines = {k: m for k, m in baselines.items() if best and k == best.label}
-        chosen = {RECOMMENDATION: recommendation, **baselines}
-        self.enter("confirmation", len(chosen) * seeds)
-        runs = [
-            (mixture, CONFIRMATION, label, self.seed + offset)
-            for offset in range(1, seeds + 1)
-            for label, mixture in chosen.items()
-        ]
-        self.take_part(runs, lambda: len(ledger.waiting(self.study)))
-        self.changed(certainly=True)
-
-    def enter(self, phase: str, total: int) -> None:
-        """Begin a phase, and note it for those who watch from elsewhere."""
-        self.phase, self.total = phase, total
-        self.study.set_user_attr(ledger.PLANNED, [phase, total])
-        self.changed(certainly=True)
-
-    def settle_recommendation(self) -> Mixture:
-        """The recommendation, noted by the leader, so that all drivers confirm the same one."""
-        while True:
-            found, self.final_law = recommend(self.study, self.space, self.target_tokens)
-            if self.company.leads():
-                note_recommendation(self.study, self.space, self.target_tokens, found)
-                return found
-            if is_noted(self.study, self.space, self.target_tokens):
-                found, _ = recommend(self.study, self.space, self.target_tokens)
-                return found
-            self.interrupts.sleep(IDLE_SECONDS)
-
-    def note_role(self, trial: Trial, mixture: Mixture) -> None:
-        """Note a trial's role, and what the law predicts for it before it has run."""
-        law = self.law_now(trial.number)
-        if ledger.ROLE not in trial.user_attrs:
-            trial.set_user_attr(ledger.ROLE, STARTUP if law is None else PROPOSAL)
-        if law is not None and law is not self.fitted:
-            self.fitted = law
-            self.observe(LawFitted(law.status))
-        if law is not None and not self.law_keeper.hasty:
-            mean, sd = law.objective([mixture], self.trainer.tokens)
-            trial.set_user_attr(ledger.PREDICTED, [float(mean[0]), float(sd[0])])
-
-    def law_now(self, number: int = -1) -> LawFit | None:
-        """The law behind a trial's proposal; a confirmation is judged by the law that
-        recommended, which has seen no run of it."""
-        if self.phase == "confirmation":
-            return self.final_law
-        law, _ = self.law_keeper.law_for(self.study, number)
-        mine = law is not None and law.space.target_names == self.space.target_names
-        return law if mine else None
-
-    def changed(self, certainly: bool = False) -> None:
-        """Tell the monitor, at most about twice a second, and when a phase begins or ends."""
-        self.tend()
-        if self.slots != self.executor.slots:
-            self.slots = self.executor.slots
-            self.observe(SlotsChanged(self.slots))
-        now = time.monotonic()
-        if self.monitor is not None and (certainly or now - self.told > MONITOR_SECONDS):
-            self.monitor(self.state())
-            self.told = now
-
-    def records(self) -> list[RunRecord]:
-        """All runs; one that has ended is read once."""
-        return ledger.records_of(self.study, self.space, self.ended)
-
-    def state(self) -> SearchState:
-        """The state of the search now."""
-        records = self.records()
-        mine = [r for r in records if (r.role == CONFIRMATION) == (self.phase == "confirmation")]
-        law = self.law_now()
-        if law is not None and (self.optimum is None or self.optimum[0] is not law):
-            region = trust_region(self.space, self.law_keeper.tried(self.study))
-            mixture = optimise(law, region, self.target_tokens, rough=True)  # to be shown only
-            mean, sd = law.objective([mixture], self.trainer.tokens)
-            self.optimum = (law, mixture, float(mean[0]), float(sd[0]))
-        return SearchState(
-            self.phase,
-            sum(r.state in ("COMPLETE", "PRUNED", "FAIL") for r in mine),
-            self.total,
-            self.executor.slots,
-            tuple(self.driver.running.values()),
-            tuple(records),
-            law,
-            None if self.optimum is None else self.optimum[1:],
-            self.trainer.tokens,
-        )

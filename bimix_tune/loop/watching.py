@@ -10,9 +10,9 @@ from optuna.storages import BaseStorage
 from bimix_tune.errors import BimixError
 from bimix_tune.laws import LawFit, optimise
 from bimix_tune.loop import ledger
-from bimix_tune.loop.closed_loop import SearchState
 from bimix_tune.loop.outcome import load_study
 from bimix_tune.loop.result import CONFIRMATION, RunRecord
+from bimix_tune.loop.state import SearchState
 from bimix_tune.mixture import Mixture
 from bimix_tune.proposals import trust_region
 from bimix_tune.sampler import BiMixSampler

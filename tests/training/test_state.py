@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from bimix_tune import Domain, SearchSpace, search
 from bimix_tune.executors.base import Event, Finished, Job, Progress
 from bimix_tune.executors.local import LocalExecutor
-from bimix_tune.loop.closed_loop import SearchState
+from bimix_tune.loop.state import SearchState
 from bimix_tune.mixture import Mixture
 from bimix_tune.training import state as state_module
 from bimix_tune.training.base import Checkpoint
@@ -151,7 +151,7 @@ def test_a_search_that_is_continued_continues_its_runs(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run under way is queued again with the very same shares, else its state would stay."""
-    monkeypatch.setattr("bimix_tune.loop.closed_loop.MONITOR_SECONDS", 0.0)
+    monkeypatch.setattr("bimix_tune.loop.phases.MONITOR_SECONDS", 0.0)
     trainer = make("llama", corpus, tmp_path, states=tmp_path / "states")
     space = SearchSpace([Domain(name) for name in DOMAINS])
     options = {"trials": 3, "confirm_seeds": 0, "storage": optuna.storages.InMemoryStorage()}

@@ -163,6 +163,7 @@ class Display:
             share = max(seen, live.get(run.number, 0)) / state.tokens
             name = f"{run.role} {run.label}".strip()
             loss = "" if run.objective is None else f"{run.objective:.4f}"
+            loss = loss if run.slot or seen else "ready for the next slot"
             rows.add_row(f"run {run.number}", f"{bar(share, 20)} {share:>4.0%}  {name}  {loss}")
         if len(running) > ROWS:
             rows.add_row("", f"and {len(running) - ROWS} more")

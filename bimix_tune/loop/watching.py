@@ -64,7 +64,7 @@ class Watcher:
             phase,
             sum(r.state in ("COMPLETE", "PRUNED", "FAIL") for r in mine),
             total or len(mine),
-            sum(r.state == "RUNNING" for r in records),
+            sum(r.state == "RUNNING" and r.slot != "" for r in records),  # not those ahead
             (),
             tuple(records),
             self._law,

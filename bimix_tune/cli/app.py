@@ -284,9 +284,10 @@ _notes = _Notes()
 
 def _set_up_logging() -> None:
     """Warnings of this package are notes; of other libraries only errors are shown."""
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.ERROR)
+    if not logging.getLogger().handlers:
+        others = logging.StreamHandler()
+        others.setLevel(logging.ERROR)
+        logging.getLogger().addHandler(others)
     package = logging.getLogger("bimix_tune")
     package.setLevel(logging.WARNING)
     package.addHandler(_notes)

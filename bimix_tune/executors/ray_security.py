@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 _log = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ def has_token() -> bool:
 
 @contextlib.contextmanager
 def on_loopback() -> Iterator[None]:
-    """A cluster started meanwhile listens on the loopback interface alone.
+    """A cluster started meanwhile listens on the loopback interface alone, and the token that Ray
+    makes for it, where there is none, can be read by its user alone.
 
     Ray does so by itself on macOS and Windows; elsewhere it takes the machine's own address and
     turns even an explicit 127.0.0.1 into it. This is the switch between the two, which Ray reads
@@ -72,6 +74,8 @@ def on_loopback() -> Iterator[None]:
     finally:
         if before is not None:
             ray_constants.ENABLE_RAY_CLUSTER = before
+        with contextlib.suppress(OSError):  # no such file, or another user's
+            (Path.home() / ".ray" / "auth_token").chmod(0o600)
 
 
 def _is_loopback(address: str) -> bool:

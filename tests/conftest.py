@@ -27,6 +27,7 @@ def ray_cluster() -> Iterator[None]:
     ray = pytest.importorskip("ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
+        address="local",  # not one that somebody else has started here
         num_cpus=2,
         num_gpus=0,
         include_dashboard=False,

@@ -26,7 +26,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from bimix_tune.loop.ledger import DRIVER
-from bimix_tune.loop.storage import passing
+from bimix_tune.loop.storage import DriverStorage, passing
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,10 @@ class Company:
             start = trial.datetime_start
             return start is None or start.timestamp() < long_ago
 
+        # Only now: a driver that ended in order wrote down its runs before it was gone.
+        storage = self._study._storage
+        if isinstance(storage, DriverStorage):
+            storage.refresh()
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return running if self.alone else [t for t in running if is_lost(t)]
 

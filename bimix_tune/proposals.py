@@ -16,6 +16,8 @@ from bimix_tune.simplex import Array
 from bimix_tune.space import SearchSpace
 from bimix_tune.trials import PREFIX
 
+SAME = 1e-3
+"""Greatest difference of a proportion between mixtures that count as one."""
 STARTUP_DRAWS = 64
 """Random mixtures of which the start-up design takes the one farthest from all tried."""
 
@@ -42,13 +44,15 @@ def startup_mixture(
         skip: How many of natural and uniform are left to others that ask at this moment.
     """
     wishes = [space.array(space.natural()), space.array(space.uniform())]
+    if np.abs(wishes[0] - wishes[1]).max() <= SAME:  # one wish, not one for each of two that ask
+        wishes.pop()
     if pool is not None:
         turn = len(tried) + skip
         if turn < len(wishes):
             return np.asarray(pool[nearest(pool, wishes[turn][None]).argmin()])
         drawn = pool[rng.permutation(len(pool))[:STARTUP_DRAWS]]
         return np.asarray(drawn[_farthest(drawn, tried)])
-    left = [w for w in wishes if not len(tried) or np.abs(tried - w).max(axis=1).min() > 1e-3]
+    left = [w for w in wishes if not len(tried) or np.abs(tried - w).max(axis=1).min() > SAME]
     if skip < len(left):
         return left[skip]
     k = len(space.names)

@@ -280,3 +280,11 @@ def test_start_up_trials_asked_for_at_one_moment_differ():
     trials = [study.ask() for _ in range(4)]
     mixtures = [suggest_mixture(t, SPACE) for t in reversed(trials)]
     assert len({tuple(m.values()) for m in mixtures}) == 4
+
+
+def test_two_that_start_at_once_do_not_share_a_mixture_that_is_natural_and_uniform():
+    space = SearchSpace([Domain(name) for name in "abc"])
+    rng = np.random.default_rng(0)
+    first, second = (startup_mixture(space, np.empty((0, 3)), rng, skip=skip) for skip in (0, 1))
+    assert first == pytest.approx(np.full(3, 1 / 3))
+    assert np.abs(first - second).max() > 1e-3

@@ -56,6 +56,10 @@ def test_light_modules_load_no_heavy_library():
     assert heavy_after("import " + ", ".join(f"bimix_tune.{name}" for name in LIGHT)) == []
 
 
+def test_the_command_line_loads_no_heavy_library_before_it_is_told_what_to_do():
+    assert heavy_after("import bimix_tune.cli") == []
+
+
 def test_all_public_names_exist():
     names = getattr(bimix_tune, "__all__", [])
     assert len(set(names)) == len(names)

@@ -16,7 +16,6 @@ from typing import Any
 from bimix_tune.benchmark.cluster.faulty import FAULTS, FaultyTrainer, place_cue, taken_cues
 from bimix_tune.benchmark.cluster.kills import SPACE, TRAINER, soundness
 from bimix_tune.benchmark.cluster.parts import Figure, told
-from bimix_tune.executors.ray import RayExecutor
 from bimix_tune.loop import SearchState, search
 
 HARMLESS_HERE = ("host memory",)
@@ -89,6 +88,8 @@ def faults(
         heartbeat: Of the executor, seconds.
         say: Told of each fault.
     """
+    from bimix_tune.executors.ray import RayExecutor
+
     cues = folder / "cues"
     cues.mkdir(parents=True, exist_ok=True)
     trainer = FaultyTrainer(cues=cues, checkpoints=TRAINER.checkpoints, sleep=0.1)

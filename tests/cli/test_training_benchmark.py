@@ -21,6 +21,7 @@ def tiny(monkeypatch, cli):
     monkeypatch.setattr(campaign, "CASES", {"tiny": TINY})
     monkeypatch.setattr(f"{PACKAGE}.start.start_times", lambda *args: START)
     monkeypatch.setattr(f"{PACKAGE}.peak.CPU_WIDTH", 64)
+    monkeypatch.setattr(f"{PACKAGE}.lean.COMPILE", "never")  # it takes long
     return lambda *args: cli("benchmark", "training", "--device", "cpu", "--output", "out", *args)
 
 

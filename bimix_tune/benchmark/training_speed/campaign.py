@@ -128,7 +128,7 @@ def time_case(job: Job, device: torch.device) -> Speed:
 
 def _measure(job: Job, corpus: Path, device: torch.device) -> Speed:
     from bimix_tune.benchmark.training_speed.clock import machine
-    from bimix_tune.benchmark.training_speed.lean import case_trainer, lean
+    from bimix_tune.benchmark.training_speed.lean import COMPILE, case_trainer, lean
     from bimix_tune.benchmark.training_speed.overhead import overhead
     from bimix_tune.benchmark.training_speed.peak import gemm_peaks
     from bimix_tune.benchmark.training_speed.peer import peer
@@ -140,7 +140,7 @@ def _measure(job: Job, corpus: Path, device: torch.device) -> Speed:
     tokens, steps = blank.batch_tokens, 1 + steps_needed(blank.rounds, blank.steps)
     trainings = {}
     for precision in precisions:
-        ours = case_trainer(case, corpus, str(device), precision, tokens, steps)
+        ours = case_trainer(case, corpus, str(device), precision, tokens, steps, compile=COMPILE)
         trainings[contender(OURS, precision)] = lean(ours)
         trainings[contender(PEER, precision)] = peer(ours, device)
     peaks = gemm_peaks(precisions, device)

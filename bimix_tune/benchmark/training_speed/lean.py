@@ -22,6 +22,8 @@ from bimix_tune.training.sizes import Shape
 if TYPE_CHECKING:
     import torch
 
+COMPILE = "always"
+"""What is timed is the step of a long run, which is a compiled one; see `LlamaTrainer`."""
 LEARNING_RATE = 1e-3
 SEED = 0
 MIXTURE = Mixture(DOMAINS, (0.5, 0.3, 0.2))

@@ -55,9 +55,11 @@ with connect(None):
             if link.startswith("socket:[") and link[8:-1] in sockets:
                 mine.add(sockets[link[8:-1]])
     print("token", has_token(), "dashboard", dashboard_url())
-    known = [open(f"/proc/{pid}/environ").read() for pid in list(family(os.getpid()))[1:]]
-    servers = [e for e in known if "PATH=" in e]  # a worker writes its title over it
-    off = ["RAY_USAGE_STATS_ENABLED=0" in e for e in servers]
+    def read(pid, name):
+        return open(f"/proc/{pid}/{name}").read()
+    # Workers write their titles over their environments, so the servers are asked.
+    servers = [p for p in list(family(os.getpid()))[1:] if "session_" in read(p, "cmdline")]
+    off = ["RAY_USAGE_STATS_ENABLED=0" in read(p, "environ") for p in servers]
     print("usage", not (len(off) >= 2 and all(off)))
     print("addresses", *sorted(mine))
 """

@@ -378,7 +378,7 @@ def _require_memory(config: RunConfig, trainer: TorchTrainer) -> None:
     require(need, free_memory(), "a search", count)
 
 
-def make_observers(config: RunConfig, folder: Path, executor: Executor) -> list[Observer]:
+def make_observers(config: RunConfig, folder: Path) -> list[Observer]:
     """Who else is told of the search: trackers, and Prometheus where Ray can export to it.
 
     Raises:

@@ -133,7 +133,7 @@ def _search(config: RunConfig, file: Path) -> SearchResult:
                 rivals=settings.rivals,
                 seed=settings.seed,
                 monitor=display,
-                observers=make_observers(config, plan.folder, executor),
+                observers=make_observers(config, plan.folder),
             )
 
 

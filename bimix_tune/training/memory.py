@@ -92,9 +92,7 @@ def micro_batch(steps: Steps, token_bytes: int, device: str, processes: int = 1)
     return -(-rows // parts)
 
 
-def predict(
-    footprint: Footprint, steps: Steps, device: str, mixed: bool, processes: int = 1
-) -> Memory:
+def predict(footprint: Footprint, steps: Steps, device: str, mixed: bool) -> Memory:
     """Memory of a training.
 
     On a CPU 0.9 to 1.6 times what is measured; without bfloat16 products, activations are counted
@@ -105,11 +103,9 @@ def predict(
         steps: Batch and sequence length.
         device: Type of the device.
         mixed: Whether products are in bfloat16, so that weights are cast.
-        processes: How many share a batch, on a device each.
     """
     p, size = footprint.parameters, 1 if mixed else 2
-    rows = micro_batch(steps, footprint.pass_bytes, device, processes)
-    tokens = rows * steps.sequence_length
+    tokens = micro_batch(steps, footprint.pass_bytes, device) * steps.sequence_length
     parts = {
         "weights": WEIGHT * p,
         "gradients": GRADIENT * p,

@@ -43,18 +43,16 @@ class TorchTrainer(ABC):
         unit: Unit of the losses, ``"bits/byte"`` or ``"nats/token"``.
         checkpoints: Evaluations in a run, the last one at its end.
         evaluation_tokens: Validation tokens per target; fewer are read where evaluation would
-            take more than a tenth of the time.
+            take more than its share of the time (`bimix_tune.training.evaluate`).
         sequence_length: Tokens of a sequence; None follows the size.
         batch_tokens: Tokens of an optimiser step; None follows the budget.
         learning_rate: Peak, one number for all sizes, from which every kind of weight gets its own
-            (see `bimix_tune.training.parametrisation`); None
-            follows the budget.
+            (see `bimix_tune.training.parametrisation`); None follows the budget.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or any name PyTorch knows.
         processes: Processes that share a run, on a GPU each; see `bimix_tune.training.group`.
         unique_tokens: Training tokens that a run may read of a domain, so that its text repeats
             as often as in the training that the search is for; a domain that is not named is
-            read whole. See
-            `bimix_tune.training.mixing.matched_repetition`.
+            read whole. See `bimix_tune.training.mixing.matched_repetition`.
         save_to: Folder for the final weights, a subfolder for each run; None keeps none.
         states: Folder for the states of runs that were cut short, which a run of the same
             mixture and seed then continues; None keeps none. A worker that does not reach it

@@ -20,9 +20,9 @@ def test_streams_and_logs_are_kept_and_still_go_where_they_went(capsys):
     with Captured() as captured:
         print("out")  # noqa: T201
         print("err", file=sys.stderr)  # noqa: T201
-        logging.getLogger("some.library").warning("careful: %d", 7)
+        logging.getLogger("some.package").warning("careful: %d", 7)
         output.info("from a program")
-        assert captured.take() == ("out\nerr\nWARNING some.library: careful: 7\nfrom a program\n")
+        assert captured.take() == ("out\nerr\nWARNING some.package: careful: 7\nfrom a program\n")
         assert captured.take() == ""
     assert (sys.stdout, sys.stderr) == streams
     assert logging.getLogger().handlers == handlers

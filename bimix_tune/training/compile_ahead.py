@@ -119,20 +119,25 @@ class Compilation:
         """
         import torch
 
-        compiled = torch.compile(
-            type(module).loss_with_angles,
-            fullgraph=True,
-            dynamic=False,
-            options={"compile_threads": 1},
-        )
+        from bimix_tune.training.cross_entropy import fits
+
         parameters = list(module.parameters())
         device = parameters[0].device
         tokens = torch.zeros(self.batch, self.length, dtype=torch.int64, device=device)
         labels = tokens.clone()  # one tensor in both places would be another program
         angles = module.angles(tokens)
+        whole = fits(tokens.numel(), module.lm_head.weight, module.dtype)
+        compiled = torch.compile(
+            type(module).loss_with_angles if whole else type(module).hidden,
+            fullgraph=True,
+            dynamic=False,
+            options={"compile_threads": 1},
+        )
 
         def loss(inputs: Tensor, labels: Tensor) -> Tensor:
-            return compiled(module, inputs, labels, *angles)
+            if whole:
+                return compiled(module, inputs, labels, *angles)
+            return module.loss_of(compiled(module, inputs, *angles), labels)
 
         with (
             equal_hashes(),

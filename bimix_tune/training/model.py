@@ -184,8 +184,11 @@ class Llama(nn.Module):
 
     def loss_with_angles(self, inputs: Tensor, labels: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """`loss` without the angles, which a compiler would compute anew for every head."""
-        x = self.hidden(inputs, cos, sin)
-        return linear_cross_entropy(x, self.lm_head.weight, labels.flatten())
+        return self.loss_of(self.hidden(inputs, cos, sin), labels)
+
+    def loss_of(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """`loss` of what the output layer sees, (B * S, width)."""
+        return linear_cross_entropy(hidden, self.lm_head.weight, labels.flatten())
 
     def angles(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the rotary angles of (B, S) tokens, (S, head) each; see `rotate`."""

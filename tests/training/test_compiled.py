@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bimix_tune.training import compile_ahead, compiled
+from bimix_tune.training import compile_ahead, compiled, cross_entropy
 from bimix_tune.training.compile_ahead import Compilation, outcome
 from bimix_tune.training.compiled import SwitchingLoss
 from bimix_tune.training.model import Llama
@@ -24,8 +24,8 @@ LABELS = TOKENS.roll(-1, 1).masked_fill(TOKENS == 5, -100)
 PATIENCE = 300.0
 
 
-def make() -> Llama:
-    module = Llama(SHAPE, 97, torch.bfloat16)
+def make(dtype: torch.dtype = torch.bfloat16) -> Llama:
+    module = Llama(SHAPE, 97, dtype)
     module.initialise(torch.Generator().manual_seed(1))
     return module
 
@@ -115,6 +115,24 @@ def test_a_run_switches_when_the_background_process_is_done(
     assert torch.equal(SwitchingLoss(other, "auto", 9, others_notes)(TOKENS, LABELS), fast)
     assert others_notes["compiled"] == "from the first step"  # this process has it already
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == frames
+
+
+def test_a_large_output_layer_stays_in_parts_beside_compiled_blocks(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_entropy, "FUSED_BYTES", 0)
+    parts, apply = [], cross_entropy.loss_and_gradient
+    monkeypatch.setattr(
+        cross_entropy, "loss_and_gradient", lambda *a: parts.append(a[0].shape) or apply(*a)
+    )
+    module = make(torch.float32)
+    loss = Compilation.of(module, TOKENS).load(module)
+    parts.clear()
+    fast, wanted = loss(TOKENS, LABELS), module.loss(TOKENS, LABELS)
+    assert parts == [(TOKENS.numel(), 97)] * 2
+    assert fast.item() == pytest.approx(wanted.item(), rel=1e-5)
+    for ours, theirs in zip(gradients(module, fast), gradients(module, wanted), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_failures_leave_the_run_eager_and_a_note(

@@ -102,10 +102,11 @@ def test_cross_entropy_and_gradient_equal_pytorch() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("rows", [300, 77, 1])
+@pytest.mark.parametrize(("rows", "cached"), [(300, 2**18), (300, 500), (77, 500), (1, 1)])
 def test_linear_cross_entropy_in_parts_equals_pytorch(
-    rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    rows: int, cached: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cross_entropy, "CACHED", cached)
     monkeypatch.setattr(cross_entropy, "LOGIT_BYTES", rows * 50 * dtype.itemsize)
     x, weight = (torch.randn(n, 16, generator=GENERATOR, dtype=dtype) for n in (300, 50))
     labels = torch.randint(0, 50, (300,), generator=GENERATOR)
@@ -125,9 +126,9 @@ def test_linear_cross_entropy_in_parts_equals_pytorch(
 def test_never_more_logits_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, whole = [], cross_entropy.loss_and_gradient
 
-    def watched(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def watched(logits: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
         seen.append(logits.numel() * logits.element_size())
-        return whole(logits, labels)
+        return whole(logits, *others)
 
     monkeypatch.setattr(cross_entropy, "loss_and_gradient", watched)
     monkeypatch.setattr(cross_entropy, "LOGIT_BYTES", 97 * 4 * 7)

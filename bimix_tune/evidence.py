@@ -165,11 +165,16 @@ class Reader:
 
     def row(self, study: Study, trial: FrozenTrial) -> Array | None:
         """The mixture in the order of the space, (K,)."""
-        return self._once(self._rows, _row, study, trial)
+        return self._once(self._rows, lambda t, _: self._row(self.mixture(study, t)), study, trial)
+
+    def _row(self, mixture: Mixture | None) -> Array | None:
+        return None if mixture is None else self._space.array(mixture)
 
     def curve(self, study: Study, trial: FrozenTrial) -> LossCurve | None:
         """`bimix_tune.trials.curve_of`."""
-        return self._once(self._curves, curve_of, study, trial)
+        return self._once(
+            self._curves, lambda t, s: curve_of(t, s, self.mixture(study, t)), study, trial
+        )
 
     def _once(self, known: dict[Hashable, T], read: Read[T], study: Study, trial: FrozenTrial) -> T:
         if not trial.state.is_finished():
@@ -178,11 +183,6 @@ class Reader:
         if key not in known:
             known[key] = read(trial, self._space)
         return known[key]
-
-
-def _row(trial: FrozenTrial, space: SearchSpace) -> Array | None:
-    mixture = mixture_of(trial, space)
-    return None if mixture is None else space.array(mixture)
 
 
 def _step(count: int) -> int:

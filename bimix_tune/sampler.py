@@ -16,12 +16,11 @@ no state that the study does not hold: several processes may share one storage.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
-import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,14 +32,13 @@ from optuna.trial import FrozenTrial, TrialState
 from bimix_tune.errors import FitError, MixtureError, did_you_mean
 from bimix_tune.evidence import Evidence, Reader, evidence_of
 from bimix_tune.goals import Goal, goal_matrix
+from bimix_tune.haste import Plan, Planner, think
 from bimix_tune.laws import LAWS, LawFit, fit, optimise
 from bimix_tune.laws.optimum.objectives import ObjectiveLike
 from bimix_tune.proposals import (
     apart,
-    best_first,
     best_of,
     nearest,
-    scattered,
     startup_mixture,
     trust_region,
     with_fixed,
@@ -63,43 +61,10 @@ WARM_RUNS = 48
 """With so many curves a fit begins where the last one ended, which saves half of its time; with
 fewer it depends on the study alone, not on the fits before."""
 
-REST = 10.0
-"""In haste, what was thought out for one proposal serves for so many times as long as it took."""
-
-BATCH = 8
-"""Proposals in haste from one drawn law: the best of some hundred mixtures."""
-
-PROCESS_ONLY = ("_lock", "_turn", "_reader", "_fitted", "_plan", "_behind")
+PROCESS_ONLY = ("_lock", "_turn", "_reader", "_fitted", "_planner", "_behind")
 """Attributes that are not pickled."""
 
 TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """What one proposal was thought out from, for others in haste.
-
-    Args:
-        study: Name of the study.
-        evidence: What it said.
-        law: Fitted to that.
-        region: Where the law is trusted.
-        centre: The law's optimum there, (K,).
-        ready: Further proposals of the law drawn last, best first.
-        until: When it is time to think again, on the monotonic clock.
-    """
-
-    study: str
-    evidence: Evidence
-    law: LawFit
-    region: SearchSpace
-    centre: Array
-    ready: list[Array]
-    until: float
-
-    def serves(self, study: Study) -> bool:
-        """Whether a proposal for a study may rest on this."""
-        return self.study == study.study_name and time.monotonic() < self.until
 
 
 class BiMixSampler(BaseSampler):
@@ -193,19 +158,18 @@ class BiMixSampler(BaseSampler):
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._reader = Reader(space)
         self._fitted: tuple[object, LawFit | None] = (None, None)  # the curves used, and the fit
-        self._plan: _Plan | None = None
+        self._planner = Planner()
         self._behind: dict[tuple[str, int], tuple[LawFit | None, float]] = {}  # the last proposal
         self.hasty = False
         """Whether proposals must be quick, for runs that are shorter than a proposal takes. They
-        are then the best of some mixtures around the law's optimum under a drawn law, and the law
-        is fitted anew only now and then (`REST`)."""
+        then rest on a law that is fitted anew now and then only (`bimix_tune.haste`)."""
         self._warned: set[str] = set()  # studies whose foreign trials the user knows of
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in PROCESS_ONLY}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _fitted=(None, None), _plan=None, _behind={})
+        self.__dict__.update(state, _fitted=(None, None), _planner=Planner(), _behind={})
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._reader = Reader(self._space)
 
@@ -299,10 +263,9 @@ class BiMixSampler(BaseSampler):
         """The proportions for a trial, (K,), in the order of the space."""
         rng = np.random.default_rng([self._seed, trial.number])
         in_haste = self.hasty and ENQUEUED not in trial.system_attrs
-        plan = self._plan if in_haste else None
-        if plan is not None and plan.serves(study):
-            return self._hastily(plan, trial.number, rng)
-        began = time.monotonic()
+        plan = self._planner.plan(study.study_name) if in_haste else None
+        if plan is not None:
+            return self._hastily(plan, study, trial.number, rng)
         region = with_fixed(self._space, trial.system_attrs.get(ENQUEUED, {}))
         evidence, law = self._law_for(study, trial.number)
         ahead = self._ahead(study, trial)  # before `asked`: it must not miss who comes between
@@ -314,30 +277,38 @@ class BiMixSampler(BaseSampler):
         tried = self.tried(study, trial.number)
         if self._trust_region:
             region = trust_region(region, tried)
+        if in_haste and pool is None:
+            plan = self._planner.take(self._thought(study, evidence, region, rng)())
+            if plan is not None:
+                return self._hastily(plan, study, trial.number, rng)
         drawn, objective, tokens = self.aim(evidence, law.draw(rng), rng)
         if pool is not None:
             return best_of(drawn, pool, region, tokens, objective)
-        if in_haste:
-            mean, objective, tokens = self.aim(evidence, law, rng)
-            found = optimise(mean, region, tokens, objective=objective, rough=True)
-            until = began + (REST + 1) * (time.monotonic() - began)
-            centre = self._space.array(found)
-            self._plan = _Plan(study.study_name, evidence, law, region, centre, [], until)
-            return self._hastily(self._plan, trial.number, rng)
         # A price on constraints is so steep that a rough optimum would be far beside the true one.
         rough = not evidence.constrained
         found = optimise(drawn, region, tokens, objective=objective, rough=rough)
         best = self._space.array(found)
         return apart(best, tried, region, drawn, tokens, objective, rng)
 
-    def _hastily(self, plan: _Plan, number: int, rng: np.random.Generator) -> Array:
-        """One of the best of some mixtures around a law's optimum, under a drawn law, (K,)."""
-        self._behind = {(plan.study, number): (plan.law, self._tokens(plan.evidence))}
-        if not plan.ready:
-            drawn, objective, tokens = self.aim(plan.evidence, plan.law.draw(rng), rng)
-            pool = scattered(plan.centre, plan.region, rng)
-            plan.ready.extend(best_first(drawn, pool, tokens, objective)[:BATCH])
-        return plan.ready.pop(0)
+    def _hastily(self, plan: Plan, study: Study, number: int, rng: np.random.Generator) -> Array:
+        """A proposal from a plan, (K,); the next plan is begun when it is due."""
+        self._behind = {(plan.study, number): (plan.law, plan.tokens)}
+        found = plan.proposal(rng)
+        if self._planner.due:
+            region = self._space
+            if self._trust_region:
+                region = trust_region(region, self.tried(study, number))
+            self._planner.renew(self._thought(study, self._evidence(study), region, rng))
+        return found
+
+    def _thought(
+        self, study: Study, evidence: Evidence, region: SearchSpace, rng: np.random.Generator
+    ) -> Callable[[], Plan | None]:
+        """What thinks out a plan, from what has been read of the study."""
+        name, tokens = study.study_name, self._tokens(evidence)
+        return lambda: think(
+            name, evidence, partial(self._fit, name), region, tokens, self._objective, rng
+        )
 
     def _ahead(self, study: Study, trial: FrozenTrial) -> int:
         """How many earlier trials are being asked for at this very moment, by other processes."""
@@ -356,8 +327,9 @@ class BiMixSampler(BaseSampler):
         """The law that proposes for a trial, None during start-up, and the tokens it is for."""
         if known := self._behind.get((study.study_name, number)):
             return known
-        if self.hasty and self._plan is not None and self._plan.study == study.study_name:
-            return self._plan.law, self._tokens(self._plan.evidence)
+        plan = self._planner.plan(study.study_name) if self.hasty else None
+        if plan is not None:
+            return plan.law, plan.tokens
         evidence, law = self._law_for(study, number)
         return law, self._tokens(evidence)
 
@@ -372,7 +344,7 @@ class BiMixSampler(BaseSampler):
     def judged(self, study: Study) -> tuple[Evidence, LawFit | None]:
         """What a study says, and the law fitted to it; None while no law can be fitted."""
         evidence = self._evidence(study)
-        return evidence, self._fit(study, evidence)
+        return evidence, self._fit(study.study_name, evidence)
 
     def aim(
         self, evidence: Evidence, law: LawFit, rng: np.random.Generator
@@ -395,7 +367,7 @@ class BiMixSampler(BaseSampler):
         evidence = self._evidence(study)
         if len(self.tried(study, number)) < self._n_startup_trials:
             return evidence, None
-        return evidence, self._fit(study, evidence)
+        return evidence, self._fit(study.study_name, evidence)
 
     def _evidence(self, study: Study) -> Evidence:
         """What the study says; with one warning about trials that say nothing."""
@@ -412,10 +384,10 @@ class BiMixSampler(BaseSampler):
             )
         return evidence
 
-    def _fit(self, study: Study, evidence: Evidence) -> LawFit | None:
-        """The law fitted to what the study says, None while none can be."""
+    def _fit(self, study: str, evidence: Evidence) -> LawFit | None:
+        """The law fitted to what a study (by name) says, None while none can be."""
         curves = evidence.taught().curves
-        key = (study.study_name, [(c.run, c.losses.tobytes()) for c in curves])
+        key = (study, [(c.run, c.losses.tobytes()) for c in curves])
         with self._lock:
             if self._fitted[0] != key:
                 try:

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -145,12 +146,12 @@ class SearchSpace:
         if reason:
             raise SpaceError(f"no mixture satisfies the bounds: {reason}")
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Domain names, (K,)."""
         return tuple(d.name for d in self.domains)
 
-    @property
+    @cached_property
     def target_names(self) -> tuple[str, ...]:
         """Target names, (V,)."""
         return tuple(t.name for t in self.targets)
@@ -171,7 +172,7 @@ class SearchSpace:
         w = np.array([t.weight for t in self.targets])
         return np.asarray(w / w.sum())
 
-    @property
+    @cached_property
     def own(self) -> tuple[int | None, ...]:
         """For each target the position of the domain it was held out from, or None, (V,)."""
         at = {n: i for i, n in enumerate(self.names)}

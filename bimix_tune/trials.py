@@ -192,9 +192,17 @@ def checkpoints_of(trial: FrozenTrial) -> list[tuple[int, dict[str, Any]]]:
     )
 
 
-def curve_of(trial: FrozenTrial, space: SearchSpace) -> LossCurve | None:
-    """The loss curve recorded in a trial, or None if it holds no mixture or no losses."""
-    mixture, points = mixture_of(trial, space), checkpoints_of(trial)
+def curve_of(
+    trial: FrozenTrial, space: SearchSpace, mixture: Mixture | None = None
+) -> LossCurve | None:
+    """The loss curve recorded in a trial, or None if it holds no mixture or no losses.
+
+    Args:
+        trial: Any trial.
+        space: Domains and targets.
+        mixture: That of the trial, where it is known already.
+    """
+    mixture, points = mixture or mixture_of(trial, space), checkpoints_of(trial)
     if mixture is None or not points:
         return None
     table = [[r["losses"].get(t, math.nan) for t in space.target_names] for _, r in points]

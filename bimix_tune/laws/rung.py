@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg.lapack import dtrtri
 
 from bimix_tune.laws import least_squares
 from bimix_tune.laws.base import Law, log_loss
@@ -91,12 +92,13 @@ class Rung:
     def _whiten(self) -> Array:
         """W with ``W^T W`` the inverse of the covariance of g + e at runs and falls, (V, N, N)."""
         v, n = self._spread.shape
-        q, some = np.zeros((v, n, n)), self._runs
-        if self.kernel is not None:
-            q[:, :some, :some] = self.kernel(self.seen.r, self.seen.r)
-        at = np.arange(n)
+        q, some, at = np.zeros((v, n, n)), self._runs, np.arange(n)
+        if self.kernel is None:
+            q[:, at, at] = 1.0 / np.sqrt(self._spread)
+            return q
+        q[:, :some, :some] = self.kernel(self.seen.r, self.seen.r)
         q[:, at, at] += self._spread + JITTER * q[:, at, at]
-        return np.asarray(np.linalg.inv(np.linalg.cholesky(q)))
+        return np.stack([dtrtri(root, lower=1)[0] for root in np.linalg.cholesky(q)])
 
     @cached_property
     def _at_rows(self) -> tuple[Array, Array]:
@@ -123,13 +125,12 @@ class Rung:
         offset = self.estimate.theta - self.estimate.prior.mean
         z = self._rows.y - value + (jacobian @ offset[..., None])[..., 0]
         a = (self._whiten @ jacobian) * self.estimate.prior.sd[:, None, :]
-        inner = np.linalg.solve(np.eye(a.shape[1]) + a @ a.mT, self._whiten)
-        inverse = self._whiten.mT @ inner
-        solved = (inverse @ z[..., None])[..., 0]
-        out = np.empty_like(self.seen.log_loss)
-        for group in range(self.seen.mixtures):
+        inner = _shrunk(a, self._whiten)  # C^-1 is whiten^T inner
+        solved = (self._whiten.mT @ (inner @ z[..., None]))[..., 0][:, : self._runs]
+        out = solved / (self._whiten * inner).sum(axis=1)[:, : self._runs]
+        for group in np.flatnonzero(np.bincount(self.seen.group) > 1):
             runs = np.flatnonzero(self.seen.group == group)
-            block = inverse[:, runs][:, :, runs]
+            block = self._whiten[:, :, runs].mT @ inner[:, :, runs]
             out[:, runs] = np.linalg.solve(block, solved[:, runs, None])[..., 0]
         return np.asarray(self.seen.log_loss - out)
 
@@ -222,7 +223,22 @@ def with_process(
     rung = Rung(law, space, seen, alone, kernel)
     theta = rung._refit(rung._rows.y, alone.prior.mean, alone.theta, REFIT_STEPS)
     moved = Estimate(theta, alone.prior, alone.noise, alone.weight, alone.converged)
-    return Rung(law, space, seen, moved, kernel)
+    found = Rung(law, space, seen, moved, kernel)
+    vars(found)["_whiten"] = rung._whiten  # of kernel and weights, not of the coordinates
+    return found
+
+
+def _shrunk(a: Array, b: Array) -> Array:
+    """``(I + A A^T)^-1 B``, (..., N, P) and (..., N, M) -> (..., N, M).
+
+    With fewer columns than rows, from ``A = U S V^T``: what lies along U is divided by 1 + S^2.
+    """
+    n, p = a.shape[-2:]
+    if p >= n:
+        return np.asarray(np.linalg.solve(np.eye(n) + a @ a.mT, b))
+    u, size, _ = np.linalg.svd(a, full_matrices=False)
+    along = u.mT @ b
+    return np.asarray(b - u @ along + u @ (along / (1.0 + size**2)[..., None]))
 
 
 def _tangent(jacobian: Array, sd: Array) -> Array:

@@ -53,51 +53,75 @@ def write(
     """
     import sqlalchemy
     from optuna.storages._rdb import models
-    from sqlalchemy.orm import Session
 
-    with Session(storage.engine, expire_on_commit=False) as session, session.begin():
-        studies = models.StudyModel.__table__
+    # Statements of tables, not of mapped classes: a third of the time.
+    with storage.engine.begin() as connection:
+        studies, trials = models.StudyModel.__table__, models.TrialModel.__table__
         one = studies.c.study_id == study_id
         # A write first: it makes other writers of the study wait, on every kind of database.
-        session.execute(sqlalchemy.update(studies).where(one).values(study_id=study_id))
-        found: Any = session.query(models.TrialModel)
-        found = found.where(models.TrialModel.trial_id.in_(pending)) if pending else ()
-        trials = {t.trial_id: t for t in found if not t.state.is_finished()}
-        open_ = {i: pending[i] for i in trials}
-        _write_rows(session, models, open_)
-        for trial_id, what in open_.items():
-            if what.end is not None:
-                trials[trial_id].state = what.end[0]
-                trials[trial_id].datetime_complete = datetime.now()
-        added = _create(session, models, study_id, create, mark or {}) if create else []
-    return added, pending.keys() - trials.keys()
+        connection.execute(sqlalchemy.update(studies).where(one).values(study_id=study_id))
+        open_ = {i: pending[i] for i in _open(connection, trials, pending)}
+        _write_rows(connection, models, open_)
+        _end(connection, trials, open_)
+        added = _create(connection, models, study_id, create, mark or {}) if create else []
+    return added, pending.keys() - open_.keys()
+
+
+def _open(connection: Any, trials: Any, ids: Iterable[int]) -> list[int]:
+    """Those of some trials that have not ended."""
+    import sqlalchemy
+
+    ids = list(ids)
+    if not ids:
+        return []
+    query = sqlalchemy.select(trials.c.trial_id, trials.c.state).where(trials.c.trial_id.in_(ids))
+    return [i for i, state in connection.execute(query) if not state.is_finished()]
+
+
+def _end(connection: Any, trials: Any, pending: Mapping[int, Pending]) -> None:
+    """End the trials that have an end."""
+    import sqlalchemy
+
+    now = datetime.now()
+    ends = [
+        {"i": i, "state": what.end[0], "datetime_complete": now}
+        for i, what in pending.items()
+        if what.end is not None
+    ]
+    if ends:
+        one = trials.c.trial_id == sqlalchemy.bindparam("i")
+        connection.execute(sqlalchemy.update(trials).where(one), ends)
 
 
 def _create(
-    session: Any, models: Any, study_id: int, count: int, mark: Mapping[str, Any]
+    connection: Any, models: Any, study_id: int, count: int, mark: Mapping[str, Any]
 ) -> list[FrozenTrial]:
     """Add running trials."""
+    import sqlalchemy
+
     now, state = datetime.now(), TrialState.RUNNING
-    first = session.query(models.TrialModel).filter_by(study_id=study_id).count()
+    trials = models.TrialModel.__table__
+    own = trials.c.study_id == study_id
+    known = sqlalchemy.select(sqlalchemy.func.count()).select_from(trials).where(own)
+    first = connection.execute(known).scalar_one()
+    numbers = range(first, first + count)
     options = {"study_id": study_id, "state": state, "datetime_start": now}
-    rows = [models.TrialModel(number=first + i, **options) for i in range(count)]
-    session.add_all(rows)
-    session.flush()  # gives them their ids
+    connection.execute(sqlalchemy.insert(trials), [{"number": n, **options} for n in numbers])
+    new = sqlalchemy.select(trials.c.number, trials.c.trial_id).where(own)
+    new = new.where(trials.c.number >= first).order_by(trials.c.number)
+    ids = [tuple(row) for row in connection.execute(new)]
+    attrs = ((i, key, json.dumps(value)) for _, i in ids for key, value in mark.items())
     table = models.TrialUserAttributeModel.__table__
-    attrs = ((r.trial_id, key, json.dumps(value)) for r in rows for key, value in mark.items())
-    _replace(session, table, ("key", "value_json"), attrs)
-    return [
-        FrozenTrial(r.number, state, None, now, None, {}, {}, dict(mark), {}, {}, r.trial_id)
-        for r in rows
-    ]
+    _replace(connection, table, ("key", "value_json"), attrs)
+    return [FrozenTrial(n, state, None, now, None, {}, {}, dict(mark), {}, {}, i) for n, i in ids]
 
 
-def _write_rows(session: Any, models: Any, pending: Mapping[int, Pending]) -> None:
+def _write_rows(connection: Any, models: Any, pending: Mapping[int, Pending]) -> None:
     """Replace the rows of all tables but that of the trials themselves."""
     number = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
     objective = models.TrialValueModel.value_to_stored_repr
     _replace(
-        session,
+        connection,
         models.TrialParamModel.__table__,
         ("param_name", "param_value", "distribution_json"),
         (
@@ -115,15 +139,15 @@ def _write_rows(session: Any, models: Any, pending: Mapping[int, Pending]) -> No
             for i, what in pending.items()
             for key, value in getattr(what, attrs).items()
         )
-        _replace(session, table, ("key", "value_json"), rows)
+        _replace(connection, table, ("key", "value_json"), rows)
     _replace(
-        session,
+        connection,
         models.TrialIntermediateValueModel.__table__,
         ("step", "intermediate_value", "intermediate_value_type"),
         ((i, s, *number(v)) for i, what in pending.items() for s, v in what.steps.items()),
     )
     _replace(
-        session,
+        connection,
         models.TrialValueModel.__table__,
         ("objective", "value", "value_type"),
         (
@@ -135,7 +159,7 @@ def _write_rows(session: Any, models: Any, pending: Mapping[int, Pending]) -> No
 
 
 def _replace(
-    session: Any, table: Any, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]
+    connection: Any, table: Any, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]
 ) -> None:
     """Put rows (trial id, key, ...) in the place of those with the same id and key."""
     import sqlalchemy
@@ -147,9 +171,8 @@ def _replace(
             table.c[key] == sqlalchemy.bindparam("k")
         )
         old = [{"i": row["trial_id"], "k": row[key]} for row in new]
-        # Statements of tables, not of mapped classes: these go through the session as they are.
-        session.connection().execute(sqlalchemy.delete(table).where(same), old)
-        session.connection().execute(sqlalchemy.insert(table), new)
+        connection.execute(sqlalchemy.delete(table).where(same), old)
+        connection.execute(sqlalchemy.insert(table), new)
 
 
 def read(storage: RDBStorage, ids: Sequence[int]) -> list[FrozenTrial]:

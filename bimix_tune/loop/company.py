@@ -25,8 +25,8 @@ from uuid import uuid4
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from bimix_tune.loop.ledger import DRIVER
-from bimix_tune.loop.storage import DriverStorage, passing
+from bimix_tune.loop.ledger import DRIVER, refresh
+from bimix_tune.loop.storage import passing
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +108,7 @@ class Company:
             return start is None or start.timestamp() < long_ago
 
         # Only now: a driver that ended in order wrote down its runs before it was gone.
-        storage = self._study._storage
-        if isinstance(storage, DriverStorage):
-            storage.refresh()
+        refresh(self._study)
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return running if self.alone else [t for t in running if is_lost(t)]
 

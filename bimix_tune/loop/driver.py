@@ -156,8 +156,9 @@ class Driver:
         if isinstance(sampler, BiMixSampler) and not isinstance(self._executor, LocalExecutor):
             sampler.hasty = self._pace.overrun(self._executor.slots)
         until = time.monotonic() + FILL_SECONDS
-        while (wanted := min(self._lacking(), more())) > 0:
-            self._reserve(wanted)
+        while (lacking := self._lacking()) > 0 and (left := more()) > 0:
+            wanted = min(lacking, left)
+            self._reserve(wanted, left)
             for _ in range(wanted):
                 self._start(seed)
                 if time.monotonic() > until:
@@ -192,12 +193,21 @@ class Driver:
         ahead = 0 if isinstance(self._executor, LocalExecutor) else self._pace.ahead(slots)
         return slots + ahead - len(self.running)
 
-    def _reserve(self, wanted: int) -> None:
-        """Let several new trials be created in one go; those in the queue come first."""
+    def _reserve(self, wanted: int, left: int) -> None:
+        """Let new trials be created in one go, in haste one for each slot; the queue comes first.
+
+        Args:
+            wanted: Trials that are asked for next.
+            left: Trials that may be asked for at all.
+        """
         storage = self._study._storage
-        if wanted > 1 and isinstance(storage, DriverStorage):
-            new = wanted - len(ledger.waiting(self._study)) - len(storage.reserved)
-            storage.flush(create=max(new, 0))
+        if isinstance(storage, DriverStorage):
+            there = len(ledger.waiting(self._study)) + len(storage.reserved)
+            if there < wanted:
+                hasty = getattr(self._study.sampler, "hasty", False)
+                storage.flush(
+                    create=min(max(wanted, self._executor.slots if hasty else 0), left) - there
+                )
 
     def _start(self, seed: int) -> None:
         began, hasty = time.monotonic(), getattr(self._study.sampler, "hasty", False)

@@ -45,6 +45,8 @@ SETTLED = "settled"
 """Why a search ended before its last trial."""
 LOCK_SECONDS = 30.0
 """Longest wait for a reader or another writer of an SQLite file."""
+Run = tuple[Mixture, str, str, int]
+"""A run to be queued: its mixture, role, label and seed."""
 USED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 
 
@@ -215,6 +217,18 @@ def requeue_lost(study: Study, lost: Sequence[FrozenTrial] | None = None) -> int
     return len(lost)
 
 
+def sign(study: Study, driver: str) -> None:
+    """Let every trial that is begun from here bear the name of its driver."""
+    if isinstance(study._storage, DriverStorage):
+        study._storage.mark[DRIVER] = driver
+
+
+def refresh(study: Study) -> None:
+    """See what other drivers have written by now."""
+    if isinstance(study._storage, DriverStorage):
+        study._storage.refresh()
+
+
 def flush(study: Study) -> None:
     """See to it that what was written is in the storage, where it is written in batches."""
     if isinstance(study._storage, DriverStorage):
@@ -236,37 +250,44 @@ def withdraw(study: Study, number: int, reason: str) -> None:
     fail(study, number, reason)
 
 
-def enqueue(study: Study, mixture: Mixture, role: str, label: str, seed: int) -> None:
-    """Queue a run unless the study has it already (by role, label, seed and mixture).
+def enqueue(study: Study, runs: Sequence[Run]) -> None:
+    """Queue runs unless the study has them already (by role, label, seed and mixture).
 
     One that failed is queued once more each time the search is continued: its cause may have
     been mended.
     """
-    attrs: dict[str, Any] = {ROLE: role, LABEL: label, SEED: seed}
-    for trial in _runs_of(study, mixture, attrs):
-        if trial.state != TrialState.FAIL:
-            return
-        attrs[RETRY_OF] = trial.number
-    if role == CONFIRMATION:
-        attrs[HELD_BACK] = True
-    params = {PREFIX + name: share for name, share in mixture.items()}
-    study.enqueue_trial(params, user_attrs=attrs)
+    for (mixture, role, label, seed), earlier in zip(runs, _trials_of(study, runs), strict=True):
+        attrs: dict[str, Any] = {ROLE: role, LABEL: label, SEED: seed}
+        if any(trial.state != TrialState.FAIL for trial in earlier):
+            continue
+        if earlier:
+            attrs[RETRY_OF] = earlier[-1].number
+        if role == CONFIRMATION:
+            attrs[HELD_BACK] = True
+        params = {PREFIX + name: share for name, share in mixture.items()}
+        study.enqueue_trial(params, user_attrs=attrs)
 
 
-def is_known(study: Study, mixture: Mixture, role: str, label: str, seed: int) -> bool:
-    """Whether the study has a run, whatever became of it."""
-    return bool(_runs_of(study, mixture, {ROLE: role, LABEL: label, SEED: seed}))
+def are_known(study: Study, runs: Sequence[Run]) -> bool:
+    """Whether the study has these runs, whatever became of them."""
+    return all(_trials_of(study, runs))
 
 
-def _runs_of(study: Study, mixture: Mixture, attrs: Mapping[str, Any]) -> list[FrozenTrial]:
-    replaced = superseded(study)
-    trials = study.get_trials(deepcopy=False)
-    return [t for t in trials if t.number not in replaced and _is_run(t, mixture, attrs)]
+def _trials_of(study: Study, runs: Sequence[Run]) -> list[list[FrozenTrial]]:
+    """For each run the trials of it that count, in order."""
+    replaced, roles = superseded(study), {role for _, role, _, _ in runs}
+    trials = [
+        t
+        for t in study.get_trials(deepcopy=False)
+        if t.user_attrs.get(ROLE) in roles and t.number not in replaced
+    ]
+    return [[t for t in trials if _is_run(t, run)] for run in runs]
 
 
-def _is_run(trial: FrozenTrial, mixture: Mixture, attrs: Mapping[str, Any]) -> bool:
+def _is_run(trial: FrozenTrial, run: Run) -> bool:
+    mixture, *told = run
     params = trial.system_attrs.get(ENQUEUED, {})
-    return all(trial.user_attrs.get(key) == attrs[key] for key in (ROLE, LABEL, SEED)) and all(
+    return [trial.user_attrs.get(key) for key in (ROLE, LABEL, SEED)] == told and all(
         math.isclose(params.get(PREFIX + n, math.nan), r, abs_tol=SAME_MIXTURE)
         for n, r in mixture.items()
     )
@@ -275,27 +296,14 @@ def _is_run(trial: FrozenTrial, mixture: Mixture, attrs: Mapping[str, Any]) -> b
 def superseded(study: Study) -> set[int]:
     """Numbers of the trials that do not count: they have a successor (see `requeue_lost`) or
     were withdrawn before they were runs."""
-    trials = study.get_trials(deepcopy=False)
-    gone = {t.number for t in trials if WITHDRAWN in t.user_attrs}
-    return gone | {t.user_attrs[RETRY_OF] for t in trials if RETRY_OF in t.user_attrs}
+    return {n for t in study.get_trials(deepcopy=False) for n in ousted_by(t)}
 
 
-def counted(study: Study) -> list[FrozenTrial]:
-    """Trials on which the budget of the search is spent: those that ended or are under way, and
-    those in the queue that repeat one."""
-    gone = superseded(study)
-    return [
-        t
-        for t in study.get_trials(deepcopy=False)
-        if (t.state in USED or RETRY_OF in t.user_attrs)
-        and t.user_attrs.get(ROLE) != CONFIRMATION
-        and t.number not in gone
-    ]
-
-
-def used_trials(study: Study) -> int:
-    """How much of the trial budget of the search is spent or under way."""
-    return len(counted(study))
+def ousted_by(trial: FrozenTrial) -> list[int]:
+    """Numbers of the trials that do not count because of what is noted on this one."""
+    attrs = trial.user_attrs
+    own = [trial.number] if WITHDRAWN in attrs else []
+    return [*own, attrs[RETRY_OF]] if RETRY_OF in attrs else own
 
 
 def unended(study: Study, confirmation: bool) -> list[FrozenTrial]:

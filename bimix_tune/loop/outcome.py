@@ -21,6 +21,7 @@ from optuna.study import Study
 from bimix_tune.atomic import write_atomic
 from bimix_tune.curves import write_curves
 from bimix_tune.errors import ConfigError, FitError
+from bimix_tune.evidence import evenly
 from bimix_tune.laws import LawFit, fit, optimise
 from bimix_tune.loop import ledger
 from bimix_tune.loop.result import (
@@ -40,6 +41,9 @@ from bimix_tune.space import SearchSpace
 logger = logging.getLogger(__name__)
 
 ENDED = ("COMPLETE", "PRUNED")
+MOST_CURVES = 1024
+"""The law that recommends is fitted to no more: that takes seconds, and memory grows with the
+square of the curves."""
 
 
 def best_of(records: Iterable[RunRecord]) -> RunRecord | None:
@@ -51,7 +55,7 @@ def best_of(records: Iterable[RunRecord]) -> RunRecord | None:
 def recommend(
     study: Study, space: SearchSpace, target_tokens: int
 ) -> tuple[Mixture, LawFit | None]:
-    """The optimum of the law fitted to all runs of the search, within its trust region.
+    """The optimum of the law fitted to the runs of the search, within its trust region.
 
     Where no law can be fitted, the best mixture seen. One that is noted in the study (see
     `note_recommendation`) is kept while no run is added, so that its confirmation goes on with
@@ -66,7 +70,7 @@ def recommend(
     records = search_records(ledger.records_of(study, space))
     done = [r for r in records if r.state in ENDED and r.curve is not None]
     try:
-        law = fit([r.curve for r in done if r.curve], space)
+        law = fit(evenly([r.curve for r in done if r.curve], MOST_CURVES), space)
     except FitError as error:
         best = best_of(records)
         if best is None or best.mixture is None:

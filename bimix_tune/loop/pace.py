@@ -8,7 +8,8 @@ proposal is thought out, so that
 
 and 0 elsewhere. Among many slots a proposal misses the runs of all others anyway, and one more
 matters little: no slot is to wait for more than 50 ms, nor for more than 1 % of a run. A lone slot
-knows every result before it goes on, which is worth waiting for: up to 10 % of a run.
+knows every result before it goes on, which is worth waiting for: up to 10 % of a run. In haste
+(`Pace.overrun`) proposals rest on a law of some time ago anyway: each slot has its next job ready.
 """
 
 from __future__ import annotations
@@ -56,10 +57,11 @@ class Pace:
         if not self._asks or not self._runs:
             return 0
         ask, run = max(self._asks), _mean(self._runs)
+        least = slots if self.overrun(slots) else 0
         worth = LONE_SHARE * run if slots == 1 else min(WAIT_SECONDS, WAIT_SHARE * run)
         if ask <= worth:
-            return 0
-        return min(math.ceil(slots * ask / run), MOST_AHEAD * slots)
+            return least
+        return min(max(least, math.ceil(slots * ask / run)), MOST_AHEAD * slots)
 
     def overrun(self, slots: int) -> bool:
         """Whether careful proposals would keep the driver too busy to serve so many slots."""

@@ -20,6 +20,7 @@ from bimix_tune.errors import ExecutorError
 from bimix_tune.executors.base import Executor
 from bimix_tune.laws import LawFit, optimise
 from bimix_tune.loop import ledger
+from bimix_tune.loop.budget import Budget
 from bimix_tune.loop.company import Company
 from bimix_tune.loop.driver import Driver
 from bimix_tune.loop.interrupts import Interrupts
@@ -58,8 +59,6 @@ IDLE_SECONDS = 0.5
 """Between two looks at what other drivers have done, where there is nothing to do."""
 TEND_SECONDS = 10.0
 """Between two looks for drivers that died."""
-Run = tuple[Mixture, str, str, int]
-"""What `ledger.enqueue` takes: a mixture, its role, label and seed."""
 
 
 class Phases:
@@ -85,8 +84,9 @@ class Phases:
         company: Company,
     ) -> None:
         self.interrupts, self.company, self.tended = interrupts, company, -math.inf
-        study._storage.mark[ledger.DRIVER] = company.id  # type: ignore[attr-defined]
+        ledger.sign(study, company.id)
         self.study, self.space, self.folder = study, space, folder
+        self.budget = Budget(study)
         self.seed, self.monitor, self.told = seed, monitor, 0.0
         self.observe, self.slots = observe, 0
         self.fitted: LawFit | None = None  # the law that observers know
@@ -155,12 +155,12 @@ class Phases:
         again = [(*run[:3], self.seed + REPEAT_SEED) for run in first[:repeats]]
         self.take_part([*first, *again][:trials], lambda: self.room(trials))
         if self.company.leads():
-            early = ledger.used_trials(self.study) < trials
+            early = len(self.budget.spent()) < trials
             gain = f"all further runs together promise {self.gain[1]:.2g}, less than {self.worth}"
             self.study.set_user_attr(ledger.SETTLED, gain if early else None)
         self.changed(certainly=True)
 
-    def take_part(self, runs: Sequence[Run], more: Callable[[], int]) -> None:
+    def take_part(self, runs: Sequence[ledger.Run], more: Callable[[], int]) -> None:
         """One phase, with other drivers if there are any: until no run of it is left.
 
         Args:
@@ -171,9 +171,8 @@ class Phases:
         while True:
             self.tend()
             if self.company.leads() and not queued:
-                for run in runs:
-                    ledger.enqueue(self.study, *run)
-            queued = queued or all(ledger.is_known(self.study, *run) for run in runs)
+                ledger.enqueue(self.study, runs)
+            queued = queued or ledger.are_known(self.study, runs)
             if queued:
                 self.driver.run(more, self.seed)
                 if not ledger.unended(self.study, self.phase == "confirmation"):
@@ -193,7 +192,7 @@ class Phases:
         """How many more runs are affordable and worth it; those in the queue always are."""
         queue = ledger.waiting(self.study)
         repeats = sum(ledger.RETRY_OF in t.user_attrs for t in queue)
-        left = trials - ledger.used_trials(self.study)
+        left = trials - len(self.budget.spent())
         if left <= 0 or self.worth is None or queue:
             return max(left, 0) + repeats
         law, _ = self.law_keeper.law_for(self.study, -1)
@@ -208,9 +207,8 @@ class Phases:
             return True
         if self.phase == "confirmation":  # another driver was faster
             return False
-        self.study._storage.refresh()  # type: ignore[attr-defined]
-        before = [t for t in ledger.counted(self.study) if t.number < trial.number]
-        return len(before) < self.total
+        ledger.refresh(self.study)
+        return sum(number < trial.number for number in self.budget.spent()) < self.total
 
     def confirm(
         self, recommendation: Mixture, baselines: dict[str, Mixture], seeds: int, rivals: str

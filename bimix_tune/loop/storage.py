@@ -348,7 +348,7 @@ class DriverStorage(BaseStorage):
             found = [self._trials[number] for number in sorted(self._open)]
         else:
             found = list(self._trials.values())
-        trials = [t for t in found if states is None or t.state in states]
+        trials = found if states is None else [t for t in found if t.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
     def _of(self, study_id: int) -> None:

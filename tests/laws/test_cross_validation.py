@@ -208,6 +208,19 @@ def synthetic_trainer(problem, count, noise=0.01, k=4):
     return curves, space, fresh, truth
 
 
+def test_of_many_runs_some_are_judged(monkeypatch):
+    """By fits to others of these; the law is that of all."""
+    curves, space, _, _ = synthetic_trainer(0, 40)
+    whole = fit(curves, space, "bimix")
+    monkeypatch.setattr("bimix_tune.laws.MOST_JUDGED", 20)
+    part = fit(curves, space, "bimix")
+    assert part.held_out.runs == tuple(f"r{n}" for n in np.linspace(0, 39, 20).round().astype(int))
+    assert part.held_out.mean_error == pytest.approx(whole.held_out.mean_error, rel=0.5)
+    mixture = [space.uniform()]
+    tokens = float(curves[0].tokens[-1])
+    assert part.predict(mixture, tokens) == pytest.approx(whole.predict(mixture, tokens))
+
+
 @pytest.mark.parametrize("count", [8, 24])
 def test_held_out_error_is_honest(count):
     """Within a factor of 1.5 of the error on fresh runs, over several problems."""

@@ -31,16 +31,24 @@ def test_nothing_is_made_ahead_before_anything_was_measured():
     ],
 )
 def test_jobs_ahead(slots, ask, run, ahead):
-    assert pace(ask, run).ahead(slots) == ahead
+    assert pace(ask, run, careful=False).ahead(slots) == ahead
 
 
 @given(st.integers(1, 64), st.floats(1e-3, 10), st.floats(1e-3, 100))
 def test_slots_that_come_free_during_an_ask_are_covered(slots, ask, run):
-    ahead = pace(ask, run).ahead(slots)
+    ahead = pace(ask, run, careful=False).ahead(slots)
     assert 0 <= ahead <= MOST_AHEAD * slots
     if ahead:
         free = min(slots * ask / run, MOST_AHEAD * slots)
         assert free - 1e-6 <= ahead < free + 1 + 1e-6
+
+
+def test_in_haste_each_slot_has_its_next_job():
+    found = pace(0.1, 0.2)
+    for _ in range(40):
+        found.asked(1e-4, careful=False)
+    assert found.ahead(8) == 8
+    assert pace(0.5, 0.2).ahead(8) == 20
 
 
 def test_haste_is_for_runs_shorter_than_thinking():

@@ -17,23 +17,33 @@ from unittest import mock
 from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress, Started, one_line
 from bimix_tune.training.base import Checkpoint, Trainer
 
+MOMENT = 0.001
+WORK = 1e-4
+"""A process that works less than so long in a moment waits."""
+
 
 class DriverTime:
     """A clock that goes on while this process works, and jumps where it would only wait.
 
     On a busy machine the seconds that others take do not count: times are those of a machine with
-    a core for the driver alone. Waits for a disk do not count either.
+    one core for the driver and all its threads. Waits for a disk do not count either.
     """
 
     def __init__(self) -> None:
         self._skipped = 0.0
+        self._really_sleep = time.sleep
 
     def __call__(self) -> float:
         return time.process_time() + self._skipped
 
     def sleep(self, seconds: float) -> None:
-        """Wait, in the time of this clock."""
-        self._skipped += max(seconds, 0.0)
+        """Wait, in the time of this clock: other threads may work, then the rest is skipped."""
+        until, worked = self() + seconds, True
+        while worked and self() < until:
+            before = self()
+            self._really_sleep(MOMENT)
+            worked = self() - before > WORK
+        self._skipped += max(until - self(), 0.0)
 
     @contextlib.contextmanager
     def everywhere(self) -> Iterator[None]:

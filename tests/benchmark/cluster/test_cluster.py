@@ -1,6 +1,8 @@
 """The parts of `bimix-tune benchmark cluster`, small."""
 
 import json
+import threading
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -49,6 +51,23 @@ def test_a_simulated_job_stops_and_waits_are_seen():
         clock.sleep(2.0)
         executor.submit(Job(1, MIXTURE, 0))
     assert executor.use[0].waits == [pytest.approx(2.0, abs=0.1)]
+
+
+def test_a_thread_works_while_the_driver_waits():
+    def work():
+        began = time.thread_time()
+        while time.thread_time() - began < 0.05:
+            pass
+
+    clock = DriverTime()
+    with clock.everywhere():
+        thread = threading.Thread(target=work)
+        before = clock()
+        thread.start()
+        for _ in range(2000):
+            clock.sleep(1.0)
+        assert not thread.is_alive()
+        assert clock() - before == pytest.approx(2000.0, abs=1.0)
 
 
 def test_speed_counts_all_runs():

@@ -220,8 +220,14 @@ def lessons(study: Study, states: Sequence[TrialState]) -> list[FrozenTrial]:
     it knows what a loss at fewer tokens says. Hence not `Study.get_trials`.
     """
     trials = study._get_trials(deepcopy=False, states=tuple(states), use_cache=False)
-    continued = {t.user_attrs.get(CONTINUES) for t in trials}
-    return [t for t in trials if t.number not in continued and not t.user_attrs.get(HELD_BACK)]
+    found, continued = [], set()
+    for trial in trials:
+        attrs = trial.user_attrs
+        if not attrs.get(HELD_BACK):
+            found.append(trial)
+            if CONTINUES in attrs:
+                continued.add(attrs[CONTINUES])
+    return [t for t in found if t.number not in continued] if continued else found
 
 
 def curves_of(study: Study, space: SearchSpace) -> list[LossCurve]:

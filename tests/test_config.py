@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from bimix_tune import load_space
-from bimix_tune.config import load_config, make_executor, open_corpus, prepare
+from bimix_tune.config import load_config
 from bimix_tune.errors import (
     BimixError,
     ConfigError,
@@ -13,6 +13,7 @@ from bimix_tune.errors import (
     SpaceError,
 )
 from bimix_tune.executors.local import LocalExecutor
+from bimix_tune.planning import make_executor, open_corpus, prepare
 from bimix_tune.training import load_trainer
 
 WORDS = {
@@ -251,7 +252,7 @@ def test_wrong_parts_are_explained(folder, change, error, message):
     ],
 )
 def test_proxies_that_do_not_fit_at_once_are_refused(folder, executor, fits, monkeypatch):
-    monkeypatch.setattr("bimix_tune.config.free_memory", lambda: 2 * 10**9)
+    monkeypatch.setattr("bimix_tune.planning.free_memory", lambda: 2 * 10**9)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     text = RUN.format(cache=folder / "cache").replace("{type: local}", executor)
     path = write(folder, text.replace("evaluation_tokens", "device: cpu, evaluation_tokens"))

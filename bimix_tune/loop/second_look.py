@@ -11,8 +11,15 @@ it is one run, the best of them, and no run is continued twice: it is not stoppe
 The least of many measured values is low by luck, and the law's mean is not: so this asks for
 more than it seems to.
 
-That the *pruner* would not stop a run any more says nothing of the run: the more runs have ended,
-the less it gives up for each of them.
+It is rare. In 120 searches of 32 runs, on ten problems of ``bimix-tune benchmark strategies``, 13
+of 2,212 stopped runs would have measured better than the best; 5 runs went on, one of them such a
+one. Mean regret of the best run was 0.040 with it and 0.041 without, of the recommendation 0.049
+with and without, for 0.4 % more tokens: the pruner loses so little that little can be won back.
+
+Two wider rules were tried. The *pruner* would not stop 22 % of the stopped runs any more, but
+because more runs have ended and it gives up less for each, not because they look better. 15 %
+are at some time better by the law than all complete runs are by the law; continuing these doubled
+the regret of the recommendation where the law is wrong (eight searches of ``non-monotone-7``).
 """
 
 from __future__ import annotations

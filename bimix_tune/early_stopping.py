@@ -21,6 +21,9 @@ Nothing is stopped before that is earned (`HeldOut`): with each complete run pre
 others, early values must predict better than the mean does, and the best run must have been let
 run.
 
+A search takes a second look at what was stopped (`bimix_tune.loop.second_look`); it seldom finds
+anything.
+
 Tried on real and made-up curves, and left: falls predicted from the losses of each target save
 more in nearly converged searches, but are too sure of themselves from few runs (a third of the
 winners of a random search stopped); so widened that they are not, they save less than the line.

@@ -1,7 +1,8 @@
 """What a study says about mixtures, in the form that laws are fitted to.
 
 Trials with losses give their loss curves. Where a study has none, its objective values (and the
-intermediate ones) become losses of made-up targets. Constraint values become further targets.
+intermediate ones) become losses of made-up targets. Constraint values become further targets
+(`bimix_tune.made_up`).
 """
 
 from __future__ import annotations
@@ -16,32 +17,24 @@ import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from bimix_tune.constraints import Limited, constraints_of
+from bimix_tune.constraints import Limited
 from bimix_tune.curves import LossCurve
 from bimix_tune.goals import Goal, goal_matrix
 from bimix_tune.laws import LawFit
 from bimix_tune.laws.optimum.objectives import ObjectiveLike, as_objective
+from bimix_tune.made_up import objective_targets, range_of, value_curves, with_constraints
 from bimix_tune.mixture import Mixture
 from bimix_tune.simplex import Array
-from bimix_tune.space import SearchSpace, Target
+from bimix_tune.space import SearchSpace
 from bimix_tune.trials import PREFIX, curve_of, lessons, mixture_of
 
 T = TypeVar("T")
 Read = Callable[[FrozenTrial, SearchSpace], T]
 
-OBJECTIVE = "objective"
-"""Name of the only target of a study that reports no losses, just a value."""
-
-CHECKPOINTS = 8
-"""So many intermediate values of a trial are enough to tell how they fall."""
-
 MOST_CURVES = 256
 """A law that proposes is fitted to no more: time grows with the cube of the curves."""
 STEP = 16
 """A law is fitted anew when there are a sixteenth more curves."""
-
-FEWEST_CONSTRAINED = 4
-"""Constraints are predicted from so many trials on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +77,7 @@ class Evidence:
         if len(self.goals) == 1:
             return np.asarray(self.goals[0])
         shares = rng.dirichlet(np.ones(len(self.goals)))
-        ranges = np.array([_range(self._ends() @ np.nan_to_num(g)) for g in self.goals])
+        ranges = np.array([range_of(self._ends() @ np.nan_to_num(g)) for g in self.goals])
         return np.asarray((shares / ranges) @ self.goals)
 
     def aim(
@@ -106,7 +99,7 @@ class Evidence:
             return law, objective
         own = law.space.target_names[: int(np.isinf(self.limits).sum())]
         base = as_objective(objective, own)
-        scale = _range(self._ends() @ (weights / weights.sum()))
+        scale = range_of(self._ends() @ (weights / weights.sum()))
         return law, Limited(self.limits, scale, base)
 
     def taught(self) -> Evidence:
@@ -224,7 +217,9 @@ def evidence_of(
             found = dataclasses.replace(found, space=weighted)
     else:
         mixtures = [reader.mixture(study, t) for t in trials]
-        found = _from_values(trials, mixtures, space, study.directions)
+        made, m = value_curves(trials, mixtures, study.directions), len(study.directions)
+        only = SearchSpace(space.domains, objective_targets(m), space.source)
+        found = Evidence(made, only, np.eye(m), np.full(m, np.inf), measured=False)
     asked = [t for t in trials if all(PREFIX + name in t.params for name in space.names)]
     foreign = sum(reader.mixture(study, t) is None for t in asked)
     return dataclasses.replace(_with_constraints(found, trials), foreign=foreign)
@@ -261,110 +256,12 @@ def _weighted(space: SearchSpace, weights: Array) -> SearchSpace:
     return SearchSpace(space.domains, targets, space.source)
 
 
-def _from_values(
-    trials: Sequence[FrozenTrial],
-    mixtures: Sequence[Mixture | None],
-    space: SearchSpace,
-    directions: Sequence[StudyDirection],
-) -> Evidence:
-    """Curves of one made-up target per objective, from the values of a study without losses.
-
-    Laws need positive losses that fall with quality, so values are turned to minimisation,
-    measured in units of their range and shifted to begin at one; this does not move an optimum.
-    """
-    m = len(directions)
-    names = [OBJECTIVE] if m == 1 else [f"{OBJECTIVE} {i}" for i in range(m)]
-    only = SearchSpace(space.domains, [Target(name) for name in names], space.source)
-    signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in directions])
-    found = []
-    steps_count = _intermediate_count(trials, m)
-    for t, mixture in zip(trials, mixtures, strict=True):
-        points = _points(t, steps_count)
-        if mixture is not None and points:
-            steps, values = zip(*points, strict=True)
-            found.append((t, mixture, np.array(steps) + 1.0, signs * np.array(values)))
-    if found:
-        end = max(steps[-1] for _, _, steps, _ in found)
-        ends = np.array([y[-1] for _, _, steps, y in found if steps[-1] == end])
-        least = np.min([y.min(axis=0) for *_, y in found], axis=0)
-        unit = np.array([_range(column) for column in ends.T])
-        found = [(t, mixture, steps, 1.0 + (y - least) / unit) for t, mixture, steps, y in found]
-    curves = [LossCurve(r, steps, y, names, run=str(t.number)) for t, r, steps, y in found]
-    return Evidence(curves, only, np.eye(m), np.full(m, np.inf), measured=False)
-
-
-def _intermediate_count(trials: Sequence[FrozenTrial], objectives: int) -> int:
-    """How many intermediate values of a trial to use; 0 if they are not like the final one.
-
-    A trial that ends with the value that it reported last is one curve of that objective. Then a
-    value of a trial that a scheduler stopped early counts as one at its step, whatever its state.
-    """
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    alike = objectives == 1 and all(
-        t.last_step is not None and t.values == [t.intermediate_values[t.last_step]]
-        for t in complete
-    )
-    return CHECKPOINTS if alike and complete else 0
-
-
-def _points(trial: FrozenTrial, most: int) -> list[tuple[int, list[float]]]:
-    """(step, values of all objectives) of a trial, in order, finite ones only."""
-    if most:
-        steps = sorted(s for s, v in trial.intermediate_values.items() if math.isfinite(v))
-        chosen = steps[:: -max(1, math.ceil(len(steps) / most))][::-1]
-        return [(step, [trial.intermediate_values[step]]) for step in chosen]
-    if trial.state != TrialState.COMPLETE or not all(map(math.isfinite, trial.values)):
-        return []
-    return [(0, list(trial.values))]
-
-
 def _with_constraints(found: Evidence, trials: Sequence[FrozenTrial]) -> Evidence:
-    """Add a target for each constraint that enough trials have and that varies among them.
-
-    Values are measured in units of their range, and shifted to begin at one.
-    """
-    by_run = {str(t.number): values for t in trials if (values := constraints_of(t))}
-    rows = [by_run.get(c.run, {}) for c in found.curves]
-    names = sorted({name for row in rows for name in row})
-    table = np.array([[row.get(name, np.nan) for name in names] for row in rows])
-    table = table.reshape(len(rows), len(names))
-    kept = [
-        i
-        for i, column in enumerate(table.T)
-        if np.isfinite(column).sum() >= FEWEST_CONSTRAINED and np.nanmax(column) > np.nanmin(column)
-    ]
-    if not kept:
+    """With a target more for each constraint."""
+    curves, targets, limits = with_constraints(found.curves, trials)
+    if not targets:
         return found
-    table = table[:, kept]
-    targets = [Target(f"constraint {names[i]}", weight=0.0) for i in kept]
-    least, unit = np.nanmin(table, axis=0), np.nanmax(table, axis=0) - np.nanmin(table, axis=0)
-    scaled = 1.0 + (table - least) / unit
-    curves = [_longer(c, row, targets) for c, row in zip(found.curves, scaled, strict=True)]
     space = SearchSpace(found.space.domains, [*found.space.targets, *targets], found.space.source)
-    goals = np.hstack([found.goals, np.zeros((len(found.goals), len(kept)))])
-    limits = np.concatenate([found.limits, 1.0 - least / unit])
+    goals = np.hstack([found.goals, np.zeros((len(found.goals), len(targets)))])
+    limits = np.concatenate([found.limits, limits])
     return dataclasses.replace(found, curves=curves, space=space, goals=goals, limits=limits)
-
-
-def _longer(curve: LossCurve, row: Array, targets: Sequence[Target]) -> LossCurve:
-    """A curve with further targets that were measured at its end only, (C,)."""
-    added = np.full((len(curve.tokens), len(row)), np.nan)
-    added[-1] = row
-    names = (*curve.targets, *(t.name for t in targets))
-    losses = np.hstack([curve.losses, added])
-    return LossCurve(
-        curve.mixture,
-        curve.tokens,
-        losses,
-        names,
-        curve.decayed,
-        seed=curve.seed,
-        unit=curve.unit,
-        scale=curve.scale,
-        run=curve.run,
-    )
-
-
-def _range(values: Array) -> float:
-    """Greatest less least, or one where they do not differ."""
-    return (float(np.ptp(values)) if len(values) else 0.0) or 1.0

@@ -30,6 +30,8 @@ MIXTURE = "mixture"
 WEIGHTS = "target_weights"
 HELD_BACK = "held_back"
 """Trials with this user attribute judge a search; nothing is learnt from them."""
+CONTINUES = "continues"
+"""The number of the pruned trial that this one goes on with, whose checkpoints it repeats."""
 ENQUEUED = "fixed_params"
 """Where Optuna keeps the parameters of `Study.enqueue_trial` among the system attributes."""
 PROPOSED = "bimix:mixture"
@@ -219,13 +221,21 @@ def curve_of(
 
 
 def lessons(study: Study, states: Sequence[TrialState]) -> list[FrozenTrial]:
-    """Trials in these states that may be learnt from: all but those held back.
+    """Trials in these states that may be learnt from: all but those held back, and of a trial
+    and the one that continues it only the latter.
 
     A `HyperbandPruner` shows its samplers only the trials of one bracket. A law learns from all:
     it knows what a loss at fewer tokens says. Hence not `Study.get_trials`.
     """
     trials = study._get_trials(deepcopy=False, states=tuple(states), use_cache=False)
-    return [t for t in trials if not t.user_attrs.get(HELD_BACK)]
+    found, continued = [], set()
+    for trial in trials:
+        attrs = trial.user_attrs
+        if not attrs.get(HELD_BACK):
+            found.append(trial)
+            if CONTINUES in attrs:
+                continued.add(attrs[CONTINUES])
+    return [t for t in found if t.number not in continued] if continued else found
 
 
 def curves_of(study: Study, space: SearchSpace) -> list[LossCurve]:

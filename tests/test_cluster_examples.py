@@ -18,8 +18,9 @@ import typer
 import yaml
 
 from bimix_tune.cli.app import app
-from bimix_tune.config import load_config, make_executor, prepare
+from bimix_tune.config import load_config
 from bimix_tune.executors import EXECUTORS
+from bimix_tune.planning import make_executor, prepare
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "examples" / "cluster"

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from bimix_tune import LossCurve, Mixture, write_curves
-from bimix_tune.config import load_config, prepare
+from bimix_tune.config import load_config
 from bimix_tune.laws import LAWS
+from bimix_tune.planning import prepare
 
 datasets = pytest.importorskip("datasets")
 zstandard = pytest.importorskip("zstandard")

@@ -21,16 +21,7 @@ from bimix_tune.cli import tables
 from bimix_tune.cli.benchmark import benchmark
 from bimix_tune.cli.display import Display
 from bimix_tune.cli.law_commands import explain_command, fit_command, optimise_command
-from bimix_tune.config import (
-    CorpusSection,
-    RunConfig,
-    check_storage,
-    load_config,
-    make_executor,
-    make_observers,
-    open_corpus,
-    prepare,
-)
+from bimix_tune.config import CorpusSection, RunConfig, check_storage, load_config
 from bimix_tune.entropy import KINDS, domain_entropies, mixture_of_entropies
 from bimix_tune.errors import BimixError, ConfigError
 from bimix_tune.executors import Executor
@@ -39,6 +30,7 @@ from bimix_tune.loop.ledger import records_of
 from bimix_tune.loop.outcome import ENDED, load_study, outcome
 from bimix_tune.loop.watching import Watcher
 from bimix_tune.masking import masked
+from bimix_tune.planning import make_executor, make_observers, open_corpus, prepare
 from bimix_tune.space import SearchSpace
 from bimix_tune.strategies.baselines import baseline_mixtures
 

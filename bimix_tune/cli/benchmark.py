@@ -35,8 +35,9 @@ from bimix_tune.cli.cluster_benchmark import cluster_command
 from bimix_tune.cli.display import counting
 from bimix_tune.cli.strategies_benchmark import strategies_command
 from bimix_tune.cli.training_benchmark import training_command
-from bimix_tune.config import CACHE, load_config, make_executor, prepare
+from bimix_tune.config import CACHE, load_config
 from bimix_tune.errors import ConfigError, MissingExtraError
+from bimix_tune.planning import make_executor, prepare
 
 benchmark = typer.Typer(
     help="Measure how good laws, strategies and trainers are.",

@@ -36,8 +36,9 @@ from bimix_tune.benchmark.problems.starter import starter_swarm
 from bimix_tune.benchmark.problems.training import Training
 from bimix_tune.benchmark.swarms import DataSet
 from bimix_tune.cli.display import counting
-from bimix_tune.config import load_config, prepare
+from bimix_tune.config import load_config
 from bimix_tune.errors import MissingExtraError
+from bimix_tune.planning import prepare
 from bimix_tune.training.torch_trainer import TorchTrainer
 
 console = Console(highlight=False, markup=False, emoji=False)

@@ -39,6 +39,5 @@ class Budget:
 
 
 def _counts(trial: FrozenTrial) -> bool:
-    attrs = trial.user_attrs
-    begun = trial.state in ledger.USED or ledger.RETRY_OF in attrs
-    return begun and attrs.get(ledger.ROLE) != CONFIRMATION
+    begun = trial.state in ledger.USED or ledger.repeats(trial)
+    return begun and trial.user_attrs.get(ledger.ROLE) != CONFIRMATION

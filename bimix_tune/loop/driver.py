@@ -74,6 +74,7 @@ class Running:
     role: str
     label: str
     mixture: Mixture
+    prunable: bool = True
     started: float = field(default_factory=time.monotonic)  # handed over; then: begun on a slot
     tokens: int = 0
     reported: int = 0
@@ -224,7 +225,8 @@ class Driver:
             trial.set_user_attr(ledger.SEED, seed)
         self._on_ask(trial, mixture)
         attrs = trial.user_attrs
-        run = Running(trial, attrs[ledger.ROLE], attrs.get(ledger.LABEL, ""), mixture)
+        role, label = attrs[ledger.ROLE], attrs.get(ledger.LABEL, "")
+        run = Running(trial, role, label, mixture, ledger.is_prunable(attrs))
         self.running[trial.number] = run
         self._observe(RunAsked(trial.number, run.role, run.label, mixture, int(attrs[ledger.SEED])))
         self._executor.submit(Job(trial.number, mixture, int(attrs[ledger.SEED])))
@@ -290,7 +292,7 @@ class Driver:
             self._observe(
                 RunCheckpoint(run.trial.number, checkpoint.tokens, checkpoint.losses, run.objective)
             )
-            if ledger.is_prunable(run.role) and checkpoint.tokens < self._tokens:
+            if run.prunable and checkpoint.tokens < self._tokens:
                 run.stopping = run.stopping or run.trial.should_prune()
                 if run.stopping:
                     self._executor.stop(run.trial.number)

@@ -28,7 +28,7 @@ from bimix_tune.loop.storage import DriverStorage
 from bimix_tune.masking import masked
 from bimix_tune.mixture import SAME_MIXTURE, Mixture
 from bimix_tune.space import SearchSpace
-from bimix_tune.trials import ENQUEUED, HELD_BACK, PREFIX, curve_of, mixture_of
+from bimix_tune.trials import CONTINUES, ENQUEUED, HELD_BACK, PREFIX, curve_of, mixture_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ PLANNED = "planned"
 """Runs of the phase that a search is in: ``[phase, runs]``, the phase being "ended" at last."""
 WITHDRAWN = "withdrawn"
 """Why a trial was given up before it was a run: it counts for nothing."""
+CONTINUED = "continued"
+"""Label of a run that was stopped early and goes on."""
 LOST = "the driver stopped while this run was under way"
 SETTLED = "settled"
 """Why a search ended before its last trial."""
@@ -206,7 +208,7 @@ def requeue_lost(study: Study, lost: Sequence[FrozenTrial] | None = None) -> int
         if trial.number not in replaced:
             kept = {
                 k: trial.user_attrs[k]
-                for k in (ROLE, LABEL, SEED, HELD_BACK)
+                for k in (ROLE, LABEL, SEED, HELD_BACK, CONTINUES, PREDICTED)
                 if k in trial.user_attrs
             }
             study.enqueue_trial(params, user_attrs={**kept, RETRY_OF: trial.number})
@@ -268,6 +270,17 @@ def enqueue(study: Study, runs: Sequence[Run]) -> None:
         study.enqueue_trial(params, user_attrs=attrs)
 
 
+def continue_stopped(study: Study, stopped: FrozenTrial, mixture: Mixture) -> None:
+    """Queue a run that was stopped early again, with its seed, in the place of the stopped one.
+
+    What was predicted for it stays: by now the law knows half of its curve.
+    """
+    attrs = {k: v for k, v in stopped.user_attrs.items() if k in (ROLE, SEED, PREDICTED)}
+    params = {PREFIX + name: share for name, share in mixture.items()}
+    number = stopped.number
+    study.enqueue_trial(params, user_attrs={**attrs, LABEL: CONTINUED, CONTINUES: number})
+
+
 def are_known(study: Study, runs: Sequence[Run]) -> bool:
     """Whether the study has these runs, whatever became of them."""
     return all(_trials_of(study, runs))
@@ -294,16 +307,26 @@ def _is_run(trial: FrozenTrial, run: Run) -> bool:
 
 
 def superseded(study: Study) -> set[int]:
-    """Numbers of the trials that do not count: they have a successor (see `requeue_lost`) or
-    were withdrawn before they were runs."""
+    """Numbers of the trials that do not count: they have a successor (see `requeue_lost`), are
+    continued (unless that failed), or were withdrawn before they were runs."""
     return {n for t in study.get_trials(deepcopy=False) for n in ousted_by(t)}
 
 
 def ousted_by(trial: FrozenTrial) -> list[int]:
     """Numbers of the trials that do not count because of what is noted on this one."""
-    attrs = trial.user_attrs
-    own = [trial.number] if WITHDRAWN in attrs else []
-    return [*own, attrs[RETRY_OF]] if RETRY_OF in attrs else own
+    attrs, ousted = trial.user_attrs, list[int]()
+    if WITHDRAWN in attrs:
+        ousted.append(trial.number)
+    if RETRY_OF in attrs:
+        ousted.append(attrs[RETRY_OF])
+    if CONTINUES in attrs and trial.state != TrialState.FAIL:
+        ousted.append(attrs[CONTINUES])
+    return ousted
+
+
+def repeats(trial: FrozenTrial) -> bool:
+    """Whether a trial stands for another one, on which budget is spent already."""
+    return RETRY_OF in trial.user_attrs or CONTINUES in trial.user_attrs
 
 
 def unended(study: Study, confirmation: bool) -> list[FrozenTrial]:
@@ -313,7 +336,7 @@ def unended(study: Study, confirmation: bool) -> list[FrozenTrial]:
         t
         for t in open_
         if (t.user_attrs.get(ROLE) == CONFIRMATION) == confirmation
-        and (t.state == TrialState.RUNNING or confirmation or RETRY_OF in t.user_attrs)
+        and (t.state == TrialState.RUNNING or confirmation or repeats(t))
     ]
 
 
@@ -378,6 +401,7 @@ def record_of(trial: FrozenTrial, space: SearchSpace) -> RunRecord:
     )
 
 
-def is_prunable(role: str) -> bool:
-    """Whether a run may be stopped early: never one that others are compared with."""
-    return role not in (BASELINE, CONFIRMATION)
+def is_prunable(attrs: Mapping[str, Any]) -> bool:
+    """Whether a run, by its user attributes, may be stopped early: never one that others are
+    compared with, nor one that was stopped before."""
+    return attrs[ROLE] not in (BASELINE, CONFIRMATION) and CONTINUES not in attrs

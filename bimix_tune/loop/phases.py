@@ -43,6 +43,7 @@ from bimix_tune.loop.result import (
     RunRecord,
     SearchResult,
 )
+from bimix_tune.loop.second_look import SecondLook
 from bimix_tune.loop.state import SearchState
 from bimix_tune.mixture import Mixture
 from bimix_tune.observing import LawFitted, Observers, SlotsChanged
@@ -96,6 +97,7 @@ class Phases:
         self.executor, self.trainer, self.target_tokens = executor, trainer, target_tokens
         self.phase, self.total = "search", 0
         self.worth = worth
+        self.second_look = SecondLook(study, space, trainer)
         self.gain: tuple[LawFit | None, float] = (None, math.inf)  # expected, by which law
         # The law shown and noted during the search; a foreign sampler is watched by one of ours.
         self.law_keeper = (
@@ -190,9 +192,11 @@ class Phases:
 
     def room(self, trials: int) -> int:
         """How many more runs are affordable and worth it; those in the queue always are."""
-        queue = ledger.waiting(self.study)
-        repeats = sum(ledger.RETRY_OF in t.user_attrs for t in queue)
         left = trials - len(self.budget.spent())
+        if left > 0 and self.fitted is not None and self.company.leads():
+            self.second_look.take(self.fitted)
+        queue = ledger.waiting(self.study)
+        repeats = sum(map(ledger.repeats, queue))
         if left <= 0 or self.worth is None or queue:
             return max(left, 0) + repeats
         law, _ = self.law_keeper.law_for(self.study, -1)
@@ -253,7 +257,8 @@ class Phases:
         if law is not None and law is not self.fitted:
             self.fitted = law
             self.observe(LawFitted(law.status))
-        if law is not None and not self.law_keeper.hasty:
+        noted = ledger.PREDICTED in trial.user_attrs
+        if law is not None and not noted and not self.law_keeper.hasty:
             mean, sd = law.objective([mixture], self.trainer.tokens)
             trial.set_user_attr(ledger.PREDICTED, [float(mean[0]), float(sd[0])])
 

@@ -55,6 +55,13 @@ class ReadsCorpus(Protocol):
         """The same trainer, reading the same corpus from another folder."""
 
 
+class KeepsStates(Protocol):
+    """What a trainer adds whose runs, cut short, can go on where they were."""
+
+    def resumes(self, mixture: Mixture, seed: int) -> bool:
+        """Whether a run would go on, as far as this machine sees, instead of beginning again."""
+
+
 class Trainer(Protocol):
     """A recipe for proxy trainings. Implementations are frozen dataclasses that pickle."""
 

@@ -32,8 +32,9 @@ HEAD = 64
 LEARNING_RATE = 3e-3
 """Peak at 300k tokens for every size; see `bimix_tune.training.parametrisation` for its unit."""
 HIGHEST_RATE = 6e-3
-"""Reached at 3M tokens, beyond which nothing was measured here. Of published rates for 20 tokens
-a parameter, Cerebras-GPT's is 12e-3 in this unit, and the Step Law's 14 to 19e-3 (30M to 1B)."""
+"""Reached at 3M tokens, beyond which nothing was measured here. Published rates for 20 tokens a
+parameter are higher in this unit: Cerebras-GPT's is 12e-3 (6e-3 where the width is 256; Dey et al.
+2023, arXiv 2304.03208, appendix G), and the Step Law's 14 to 19e-3 (30M to 1B)."""
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,10 @@ class TorchTrainer(ABC):
         else:
             yield from self._run(mixture, seed)
 
+    def resumes(self, mixture: Mixture, seed: int) -> bool:
+        """See `bimix_tune.training.base.KeepsStates`; a file that is damaged still counts."""
+        return self.states is not None and self._state_path(self.states, mixture, seed).exists()
+
     def _run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
         """Train in this process, alone or as one of several."""
         from bimix_tune.training.device import (
@@ -227,7 +231,11 @@ class TorchTrainer(ABC):
             "mixture": sorted(mixture.items()),
             "seed": seed,
         }
-        return StateFile(Path(self.states) / f"{run_name(mixture, seed)}.safetensors", run)
+        return StateFile(self._state_path(self.states, mixture, seed), run)
+
+    @staticmethod
+    def _state_path(folder: str | Path, mixture: Mixture, seed: int) -> Path:
+        return Path(folder) / f"{run_name(mixture, seed)}.safetensors"
 
     def _with_weights(
         self, checkpoint: Checkpoint, proxy: Proxy, corpus: Corpus, name: str

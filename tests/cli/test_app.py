@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from bimix_tune import LossCurve, Mixture, entropy, read_curves, write_curves
-from bimix_tune.config import load_config, open_corpus
+from bimix_tune.config import load_config
 from bimix_tune.loop.outcome import load_study
+from bimix_tune.planning import open_corpus
 
 NAMES = ("web", "code", "books")
 RUN = """

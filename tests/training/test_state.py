@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from bimix_tune import Domain, SearchSpace, search
 from bimix_tune.executors.base import Event, Finished, Job, Progress
 from bimix_tune.executors.local import LocalExecutor
+from bimix_tune.loop.second_look import SecondLook
 from bimix_tune.loop.state import SearchState
 from bimix_tune.mixture import Mixture
 from bimix_tune.training import state as state_module
@@ -57,9 +59,18 @@ def cut_short(trainer: TorchTrainer, step: int, seed: int = 0) -> None:
     run.close()
 
 
-def curve(trainer: TorchTrainer, seed: int = 0) -> list[tuple[int, dict[str, float], bool]]:
+class StopsAll(optuna.pruners.BasePruner):
+    """Wrong about some."""
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        return True
+
+
+def curve(
+    trainer: TorchTrainer, seed: int = 0, mixture: Mixture = MIXTURE
+) -> list[tuple[int, dict[str, float], bool]]:
     """Tokens, losses and decay of every checkpoint with losses, to the end of the run."""
-    return [(c.tokens, dict(c.losses), c.decayed) for c in trainer.run(MIXTURE, seed) if c.losses]
+    return [(c.tokens, dict(c.losses), c.decayed) for c in trainer.run(mixture, seed) if c.losses]
 
 
 def weights(trainer: TorchTrainer) -> dict[str, torch.Tensor]:
@@ -167,6 +178,34 @@ def test_a_search_that_is_continued_continues_its_runs(
     assert list(trainer.states.iterdir()) == []
     again = list(trainer.run(result.records[-1].mixture, 0))[-1].losses
     assert result.records[-1].objective == pytest.approx(sum(again.values()) / 3, rel=1e-12)
+
+
+def test_a_run_that_was_stopped_early_goes_on_when_the_law_wants_it(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """From its state, and to the last bit as if it had never stopped."""
+    trainer = make("llama", corpus, tmp_path, states=tmp_path / "states")
+    space = SearchSpace([Domain(name) for name in DOMAINS])
+    storage = optuna.storages.InMemoryStorage()
+    options = {"trials": 2, "confirm_seeds": 0, "storage": storage, "pruner": StopsAll()}
+    first = search(space, trainer, folder=tmp_path / "run", **options)
+    stopped = first.records[-1]
+    assert stopped.state == "PRUNED"
+    assert trainer.resumes(stopped.mixture, 0)
+    assert not trainer.resumes(stopped.mixture, 1)
+    study = optuna.load_study(study_name="run", storage=storage)
+    law = SimpleNamespace(predict=lambda mixtures, tokens: np.zeros((len(mixtures), 3)))
+    SecondLook(study, space, trainer).take(law)
+    result = search(space, trainer, folder=tmp_path / "run", **options)
+    assert [r.label for r in result.records][1:] == ["continued"]
+    found = result.records[-1].curve
+    assert found.mixture == stopped.mixture
+    whole = curve(make("llama", corpus, tmp_path), mixture=stopped.mixture)
+    assert [
+        (int(s), dict(zip(found.targets, row.tolist(), strict=True)), bool(d))
+        for s, row, d in zip(found.tokens, found.losses, found.decayed, strict=True)
+    ] == whole
+    assert not trainer.resumes(stopped.mixture, 0)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from bimix_tune.training.device_text import hold
 from bimix_tune.training.evaluate import Evaluator, affordable_tokens
 from bimix_tune.training.feed import Batch, ahead_for, batches
 from bimix_tune.training.mixing import MixedReader
-from bimix_tune.training.parallel import place
+from bimix_tune.training.parallel import agreed, place
 from bimix_tune.training.schedule import Steps
 from bimix_tune.training.state import State, StateFile, restore, tensors_of
 from bimix_tune.training.step import Proxy, Stepper
@@ -226,7 +226,11 @@ class Training:
     def _resume(self) -> None:
         """Go on from the state on file, if there is one of this very run."""
         state = self._file.read() if self._file else None
+        everywhere = agreed(state.step if state else 0)
         if self._file is None or state is None:
+            return
+        if not everywhere:
+            self._file.ignore("not every process of the run can read it")
             return
         average = self._average if state.step <= self._last_early else None
         values = average.values if average else None

@@ -54,6 +54,14 @@ def neighbours(device: torch.device) -> int:
     return machines.count(platform.node())
 
 
+def agreed(value: object) -> bool:
+    """Whether all processes have the same value."""
+    values = [value] * place()[1]
+    if len(values) > 1:
+        dist.all_gather_object(values, value)
+    return all(other == value for other in values)
+
+
 def summed(values: Tensor) -> Tensor:
     """The sum over all processes, on each of them."""
     if place()[1] > 1:

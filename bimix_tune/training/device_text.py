@@ -36,11 +36,12 @@ class DeviceText:
         ends = list(itertools.accumulate(len(text) for text in texts.values()))
         self._first = dict(zip(texts, [0, *ends], strict=False))
         dtype = np.result_type(*texts.values())
-        self._tokens = torch.empty(ends[-1], dtype=signed(dtype), device=device)
+        kind = torch.from_numpy(as_signed(np.empty(0, dtype))).dtype
+        self._tokens = torch.empty(ends[-1], dtype=kind, device=device)
         for name, text in texts.items():
             goal = self._tokens[self._first[name] :]
             for at in range(0, len(text), PIECE):
-                piece = np.array(text[at : at + PIECE], dtype).view(f"i{dtype.itemsize}")
+                piece = as_signed(np.array(text[at : at + PIECE], dtype))
                 goal[at : at + len(piece)] = torch.from_numpy(piece)
 
     @property
@@ -58,9 +59,9 @@ class DeviceText:
         return widened(self._tokens[starts[:, None] + offsets])
 
 
-def signed(dtype: np.dtype[Any]) -> torch.dtype:
-    """The signed integers as large as unsigned ones, with which PyTorch can do little."""
-    return {2: torch.int16, 4: torch.int32}[dtype.itemsize]
+def as_signed(tokens: NDArray[np.unsignedinteger]) -> NDArray[Any]:
+    """The same bits as signed integers: PyTorch can do little with unsigned ones."""
+    return tokens.view(f"i{tokens.itemsize}")
 
 
 def widened(tokens: Tensor) -> Tensor:

@@ -13,14 +13,13 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bimix_tune.training.device_text import DeviceText, signed, widened
+from bimix_tune.training.device_text import DeviceText, as_signed, widened
 from bimix_tune.training.mixing import MixedReader
 
 READ_AHEAD = 2
@@ -63,25 +62,24 @@ def batches(
         text: The domains of the reader, held by that device; None reads them from the files.
         ahead: Batches to make ahead, in a thread that ends with the generator; 0 for none.
     """
-    made = _made(reader, counts, text, pin=device.type == "cuda")
-    with closing(read_ahead(made, ahead, device) if ahead else made) as parts:
+    made = _made(reader, counts, text)
+    with closing(read_ahead(made, ahead) if ahead else made) as parts:
         for part, position in parts:
-            there = part.to(device, non_blocking=True)
+            # Page-locked memory crosses while both sides do other things. Not the thread locks
+            # it: while a CUDA graph is captured, no other thread may ask CUDA for anything.
+            ready = part.pin_memory() if device.type == "cuda" else part
+            there = ready.to(device, non_blocking=True)
             rows = widened(there) if text is None else text.rows(there, reader.length)
             yield Batch(rows, position)
 
 
-def read_ahead(source: Iterator[T], count: int, device: torch.device) -> Generator[T, None, None]:
+def read_ahead(source: Iterator[T], count: int) -> Generator[T, None, None]:
     """What a source yields, made by a thread that is so many items ahead.
 
     An error of the source is raised where its item would have come. Closing the generator ends
     the thread, after the item that it is at.
     """
-    begin = None
-    if device.type == "cuda":  # a thread begins with the first GPU, whatever its parent had
-        index = torch.cuda.current_device() if device.index is None else device.index
-        begin = partial(torch.cuda.set_device, index)
-    pool = ThreadPoolExecutor(1, "bimix-tune-reader", begin)
+    pool = ThreadPoolExecutor(1, "bimix-tune-reader")
     try:
         coming = deque(pool.submit(next, source, None) for _ in range(count))
         while (item := coming.popleft().result()) is not None:
@@ -92,19 +90,16 @@ def read_ahead(source: Iterator[T], count: int, device: torch.device) -> Generat
 
 
 def _made(
-    reader: MixedReader, counts: Iterable[int], text: DeviceText | None, pin: bool
+    reader: MixedReader, counts: Iterable[int], text: DeviceText | None
 ) -> Generator[tuple[Tensor, dict[str, int]], None, None]:
-    """What has to cross for each batch, and the position behind it.
-
-    Page-locked memory (``pin``) is copied to a GPU while both sides do other things.
-    """
+    """What has to cross for each batch, and the position behind it."""
     for count in counts:
         places = reader.draw(count)
         if text is None:
-            shape = count, reader.length + 1
-            part = torch.empty(shape, dtype=signed(reader.dtype), pin_memory=pin)
-            reader.gather(places, part.numpy().view(reader.dtype))
+            rows = np.empty((count, reader.length + 1), reader.dtype)
+            reader.gather(places, rows)
+            part = torch.from_numpy(as_signed(rows))
         else:
-            part = torch.empty(count, dtype=torch.int64, pin_memory=pin)
-            np.add(text.starts_of(reader.names)[places.domains], places.starts, out=part.numpy())
+            first = text.starts_of(reader.names)
+            part = torch.from_numpy(first[places.domains] + places.starts)
         yield part, reader.position()

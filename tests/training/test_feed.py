@@ -87,7 +87,7 @@ def test_the_thread_is_some_items_ahead_and_ends_when_closed() -> None:
             made.append(i)
             yield i
 
-    items = read_ahead(source(), 2, CPU)
+    items = read_ahead(source(), 2)
     assert [next(items) for _ in range(3)] == [1, 2, 3]
     items.close()
     assert 3 <= len(made) <= 5
@@ -99,7 +99,7 @@ def test_an_error_of_the_source_comes_in_its_turn() -> None:
         yield 1
         raise MemoryError("no room")
 
-    items = read_ahead(source(), 2, CPU)
+    items = read_ahead(source(), 2)
     assert next(items) == 1
     with pytest.raises(MemoryError, match="no room"):
         next(items)

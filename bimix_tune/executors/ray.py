@@ -51,6 +51,9 @@ class RayExecutor:
             process unless ``RAY_ADDRESS`` is set or Ray already runs here.
         gpus_per_slot: May be a fraction. None means one GPU if the cluster has any, else none.
         cpus_per_slot: CPU cores reserved; None means one, or none for a slot with a GPU.
+        spread: Whether a slot may lie on several nodes: each of the trainer's ``processes`` is
+            then placed by itself, with its equal part of ``gpus_per_slot`` and
+            ``cpus_per_slot``, or one GPU or core. Nodes are not shared more than needed.
         deadline: Seconds that one run may take, or None for no limit.
         retries: How often a job is tried again after a fault. An error that the trainer itself
             explains (a `BimixError` such as divergence) is final, except for want of memory;
@@ -74,6 +77,7 @@ class RayExecutor:
         address: str | None = None,
         gpus_per_slot: float | None = None,
         cpus_per_slot: float | None = None,
+        spread: bool = False,
         deadline: float | None = None,
         retries: int = 2,
         heartbeat: float = 60.0,
@@ -101,7 +105,7 @@ class RayExecutor:
         self._last_reached = self._checked = time.monotonic()
         self._connection = connect(address)
         try:
-            self._recipe = WorkerRecipe.of(trainer, cpus_per_slot, gpus_per_slot)
+            self._recipe = WorkerRecipe.of(trainer, cpus_per_slot, gpus_per_slot, spread)
             self._fleet = Fleet(self._recipe, slots, heartbeat)
             if not self._fleet.slots:
                 raise ExecutorError(f"the Ray cluster has no room: {self._recipe}")

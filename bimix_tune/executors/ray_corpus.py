@@ -14,10 +14,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bimix_tune.corpus.copy import PIECE, copy_once, file_names, is_url
 from bimix_tune.training.base import Trainer
+
+T = TypeVar("T", bound=Trainer)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class CorpusSource:
         description = (Path(folder) / "corpus.json").read_text(encoding="utf-8")
         return cls(str(folder), ray.get_runtime_context().get_node_id(), description)
 
-    def bring_to(self, trainer: Trainer) -> Trainer:
+    def bring_to(self, trainer: T) -> T:
         """The trainer with a corpus folder that this node has, fetched if need be.
 
         Raises:

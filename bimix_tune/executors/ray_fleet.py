@@ -41,10 +41,12 @@ class Slot:
 
     Args:
         actor: Its handle.
+        group: The placement group that it is in, if any.
         failures: How often a worker in this place failed to start, in a row.
     """
 
     actor: Any
+    group: Any = None
     failures: int = 0
     answer: Any = None  # to the question that is open
     asked: float = 0.0  # when it was opened
@@ -168,7 +170,7 @@ class Fleet:
         self.slots.clear()
 
     def _start(self, failures: int = 0) -> Slot:
-        slot = Slot(self._recipe.start(), failures)
+        slot = Slot(*self._recipe.start(), failures)
         self._ask(slot)
         return slot
 
@@ -231,14 +233,17 @@ class Fleet:
         """Kill a worker, in a thread: Ray may wait for a node that is cut off."""
         slot.gone = True
         happened.info("worker down", extra={"fields": {"slot": slot.name}})
-        thread = threading.Thread(target=_kill, args=(slot.actor,), daemon=True)
+        thread = threading.Thread(target=_kill, args=(slot.actor, slot.group), daemon=True)
         thread.start()
         return thread
 
 
-def _kill(actor: Any) -> None:
+def _kill(actor: Any, group: Any) -> None:
     with contextlib.suppress(Exception):  # it may be dead, or its node gone
         ray.kill(actor, no_restart=True)
+    if group is not None:
+        with contextlib.suppress(Exception):
+            ray.util.remove_placement_group(group)
 
 
 def essence(error: BaseException) -> str:

@@ -10,8 +10,10 @@ from bimix_tune.errors import ExecutorError
 from bimix_tune.executors.base import one_line
 from bimix_tune.executors.ray_cluster import ray
 from bimix_tune.executors.ray_corpus import CorpusSource
+from bimix_tune.executors.ray_group import Spread, in_bundle
 from bimix_tune.executors.ray_worker import RayWorker
 from bimix_tune.training.base import Trainer
+from bimix_tune.training.torch_trainer import TorchTrainer
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,15 @@ class WorkerRecipe:
 
     A slot of several GPUs is one actor that reserves them: Ray puts an actor on one node as a
     whole, which is what a placement group of one bundle, or several under STRICT_PACK, would
-    do; groups are for several actors that belong together.
+    do. A slot that may lie on several nodes is a group, see `bimix_tune.executors.ray_group`.
 
     Args:
         kind: `RayWorker` as a Ray actor class.
         trainer: Reference to the trainer in Ray's object store.
         corpus: Where the trainer's corpus can be fetched, if it has one.
-        cpus: CPU cores that a worker reserves.
+        cpus: CPU cores that a worker, or each bundle of a group, reserves.
         gpus: GPUs (or a fraction of one) that it reserves.
+        bundles: How many a slot has, if it is a group.
     """
 
     kind: Any
@@ -68,60 +71,106 @@ class WorkerRecipe:
     corpus: CorpusSource | None
     cpus: float
     gpus: float
+    bundles: int | None = None
 
     @classmethod
-    def of(cls, trainer: Trainer, cpus: float | None, gpus: float | None) -> WorkerRecipe:
+    def of(
+        cls, trainer: Trainer, cpus: float | None, gpus: float | None, spread: bool = False
+    ) -> WorkerRecipe:
         """Send the trainer to the cluster and settle the size of a worker.
 
         Raises:
             ExecutorError: The trainer does not pickle, or a size is negative or no size that
-                Ray takes.
+                Ray takes, or there are no processes to spread.
         """
-        for name, value in (("cpus_per_slot", cpus), ("gpus_per_slot", gpus)):
-            if value is not None and value < 0:
-                raise ExecutorError(f"{name} must not be negative, but got {value!r}")
-        if gpus is not None and gpus > 1 and gpus != int(gpus):
-            raise ExecutorError(f"gpus_per_slot must be whole where above 1, but got {gpus!r}")
-        if gpus is None:
-            gpus = 1.0 if any(node.resources.get("GPU", 0) > 0 for node in live_nodes()) else 0.0
-        if cpus is None:
-            cpus = 0.0 if gpus else 1.0
+        shared = _shared(trainer) if spread else None
+        bundles = shared.processes if shared else None
+        cpus, gpus = _sizes(cpus, gpus, bundles)
+        corpus = CorpusSource.of(trainer)
         try:
-            reference = ray.put(trainer)
+            whole = Spread(shared, corpus, _options(cpus, gpus)) if shared else trainer
+            reference = ray.put(whole)
         except Exception as error:
             raise ExecutorError(
                 f"the trainer {type(trainer).__name__} cannot be sent to a Ray worker "
                 f"({one_line(error)}); it must be a small value that pickles"
             ) from error
-        return cls(_actor_class(cpus, gpus), reference, CorpusSource.of(trainer), cpus, gpus)
+        if bundles:
+            return cls(_actor_class(0.0, 0.0), reference, None, cpus, gpus, bundles)
+        return cls(_actor_class(cpus, gpus), reference, corpus, cpus, gpus)
 
-    def start(self) -> Any:
-        """A new worker, which Ray places when there is room."""
-        return self.kind.remote(self.trainer, self.corpus)
+    def start(self) -> tuple[Any, Any]:
+        """A new worker, which Ray places when there is room, and its placement group if any."""
+        if not self.bundles:
+            return self.kind.remote(self.trainer, self.corpus), None
+        bundle = {k: n for k, n in (("CPU", self.cpus), ("GPU", self.gpus)) if n}
+        group = ray.util.placement_group([bundle] * self.bundles, strategy="PACK")
+        return self.kind.options(**in_bundle(group, 0)).remote(self.trainer, self.corpus), group
 
     def places(self, nodes: Iterable[Node]) -> int:
         """How many such workers the nodes hold when they are empty; none on one that leaves."""
         needs = [(k, n) for k, n in (("CPU", self.cpus), ("GPU", self.gpus)) if n]
-        return sum(
+        rooms = sum(
             min((int(node.resources.get(k, 0) / n + 1e-9) for k, n in needs), default=1)
             for node in nodes
             if not node.leaving
         )
+        return rooms // (self.bundles or 1)
 
     def __str__(self) -> str:
         have = [n.resources for n in live_nodes()]
         nodes = [f"{r.get('CPU', 0):g} CPU + {r.get('GPU', 0):g} GPU" for r in have]
+        times = f"{self.bundles} times " if self.bundles else ""
         return (
-            f"a slot needs {self.cpus:g} CPU + {self.gpus:g} GPU, "
+            f"a slot needs {times}{self.cpus:g} CPU + {self.gpus:g} GPU, "
             f"the nodes of the cluster have {nodes}"
         )
 
 
+def _shared(trainer: Trainer) -> TorchTrainer:
+    """The trainer, if several processes share its runs."""
+    if not isinstance(trainer, TorchTrainer) or trainer.processes < 2:
+        raise ExecutorError(
+            "spread is for runs that several processes share, but those of this "
+            f"{type(trainer).__name__} have one: set its `processes`, or leave `spread` out"
+        )
+    return trainer
+
+
+def _sizes(cpus: float | None, gpus: float | None, bundles: int | None) -> tuple[float, float]:
+    """CPU cores and GPUs of a worker, or of each bundle of a group."""
+    for name, value in (("cpus_per_slot", cpus), ("gpus_per_slot", gpus)):
+        if value is not None and value < 0:
+            raise ExecutorError(f"{name} must not be negative, but got {value!r}")
+    if bundles:
+        if gpus not in (None, 0, bundles):
+            raise ExecutorError(
+                f"gpus_per_slot must be {bundles}, one for each process of a run that is "
+                f"spread, or 0, but got {gpus!r}"
+            )
+        cpus, gpus = (None if n is None else n / bundles for n in (cpus, gpus))
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
+        raise ExecutorError(f"gpus_per_slot must be whole where above 1, but got {gpus!r}")
+    if gpus is None:
+        gpus = 1.0 if any(node.resources.get("GPU", 0) > 0 for node in live_nodes()) else 0.0
+    if cpus is None:
+        cpus = 0.0 if gpus else 1.0
+    if bundles and not cpus and not gpus:
+        raise ExecutorError("cpus_per_slot must be above 0 where a run is spread without GPUs")
+    return cpus, gpus
+
+
 def _actor_class(cpus: float, gpus: float) -> Any:
     """`RayWorker` as an actor; `RayWorker.news` waits in a thread of its own."""
+    groups = {"news": 1, "orders": 1}
+    return ray.remote(concurrency_groups=groups, **_options(cpus, gpus))(RayWorker)
+
+
+def _options(cpus: float, gpus: float) -> dict[str, Any]:
+    """Of an actor that trains."""
     options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
     if not gpus:  # workers share the cores, so none may start a thread per core
         threads = str(max(1, int(cpus)))
         env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         options["runtime_env"] = {"env_vars": {**env, "OMP_WAIT_POLICY": "passive"}}
-    return ray.remote(concurrency_groups={"news": 1, "orders": 1}, **options)(RayWorker)
+    return options

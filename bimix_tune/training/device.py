@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from bimix_tune.errors import ConfigError, OutOfMemoryError
-from bimix_tune.training.memory import free_memory, predict, require
+from bimix_tune.training.device_text import held_bytes
+from bimix_tune.training.memory import TEXT_SHARE, free_memory, predict, require
+from bimix_tune.training.parallel import neighbours, place
 
 if TYPE_CHECKING:
     from bimix_tune.training.torch_trainer import TorchTrainer
@@ -99,25 +101,34 @@ def memory_errors(what: str) -> Iterator[None]:
 
 
 def available(device: torch.device) -> int | None:
-    """Bytes free now on a device; None where nobody knows."""
+    """Bytes free on a device for a training to come; None where nobody knows."""
     if device.type == "cuda":
-        # What PyTorch holds and does not use is free as well.
+        # What PyTorch holds and does not use is free as well, and text can be given up.
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0] + idle)
+        return int(torch.cuda.mem_get_info(device)[0] + idle + held_bytes(device))
     return free_memory() if device.type == "cpu" else None
 
 
-def check_memory(trainer: TorchTrainer, device: torch.device, what: str) -> None:
+def check_memory(trainer: TorchTrainer, device: torch.device, what: str, text: int) -> bool:
     """Refuse a run that needs more memory than is free now.
 
     Args:
-        trainer: What is to run.
+        trainer: What is to run, in this process or in all that share the run.
         device: Where.
         what: The proxy in words.
+        text: Bytes of its training text.
+
+    Returns:
+        Whether a GPU shall hold that text besides: if it takes a small share of what is free
+        (`bimix_tune.training.memory.TEXT_SHARE`) and all fits.
 
     Raises:
         OutOfMemoryError: It does not fit; says the numbers.
     """
+    free = available(device)
     mixed = compute_dtype(device) != torch.float32
-    need = predict(trainer.footprint(), trainer.steps(), device.type, mixed)
-    require(need, available(device), what)
+    needs = trainer.footprint(), trainer.steps(), device.type, mixed, place()[1]
+    require(predict(*needs), free, what, neighbours(device), "processes")
+    if device.type == "cpu" or free is None:
+        return False
+    return text <= TEXT_SHARE * free and predict(*needs, text).total <= free

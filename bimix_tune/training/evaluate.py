@@ -6,7 +6,6 @@ mixtures are compared; neither the seed nor the mixture moves a window.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,13 +100,17 @@ class Evaluator:
         """Mean loss by target."""
         with torch.no_grad():
             totals = [self._total(windows, loss) for windows in self._windows.values()]
-        means = summed(torch.tensor(totals, dtype=torch.float64, device=self._device)).cpu()
-        values = (means / self._tokens).tolist()
+        sums = summed(torch.stack(totals)).cpu()
+        values = (sums / self._tokens).tolist()
         return {
             name: value * self._factors[name]
             for name, value in zip(self._windows, values, strict=True)
         }
 
-    def _total(self, windows: torch.Tensor, loss: Loss) -> float:
-        parts = windows.split(self._micro_batch)
-        return math.fsum(loss(p[:, :-1], p[:, 1:]).item() for p in parts if len(p))
+    def _total(self, windows: torch.Tensor, loss: Loss) -> torch.Tensor:
+        """Summed over windows, float64 and still on the device, which is asked once for all."""
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        for part in windows.split(self._micro_batch):
+            if len(part):
+                total += loss(part[:, :-1], part[:, 1:])
+        return total

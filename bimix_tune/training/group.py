@@ -3,7 +3,8 @@
 For the large runs that confirm a search. Proxies do not need it: several of them use several
 GPUs better than one of them does. Every process reads the same order of text and trains on its
 own rows of each batch; PyTorch's DistributedDataParallel adds up their gradients, so the
-training is that of one process but for the order of sums.
+training is that of one process but for the order of sums. `run_group` starts the processes on
+this machine; whoever has several machines starts a `member` on each.
 """
 
 from __future__ import annotations
@@ -95,24 +96,45 @@ def _member(
     rank: int, trainer: TorchTrainer, mixture: Mixture, seed: int, meeting: str, messages: Any
 ) -> None:
     """One process of the group."""
-    device = choose_device(trainer.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(rank)
-        device = torch.device("cuda", rank)
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        init_method=meeting,
-        rank=rank,
-        world_size=trainer.processes,
-    )
-    alone = dataclasses.replace(trainer, processes=1, device=str(device))
     try:
-        for checkpoint in alone.run(mixture, seed):
+        for checkpoint in member(trainer, mixture, seed, rank, meeting):
             if rank == 0:
                 messages.put(checkpoint)
     except BimixError as error:
         messages.put(Failure(type(error).__name__, str(error)))
         messages.close()
         messages.join_thread()
+
+
+def member(
+    trainer: TorchTrainer, mixture: Mixture, seed: int, rank: int, meeting: str
+) -> Iterator[Checkpoint]:
+    """Train in this process as one of ``trainer.processes``.
+
+    Args:
+        trainer: Of the whole run.
+        mixture: See `bimix_tune.training.base.Trainer.run`.
+        seed: See there.
+        rank: Number of this process, from 0.
+        meeting: Where the processes meet: an ``init_method`` of PyTorch.
+
+    Yields:
+        Checkpoints, with the same losses in every process.
+
+    Raises:
+        BimixError: As the trainer does alone.
+    """
+    device = choose_device(trainer.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", rank % torch.cuda.device_count())  # of those it may see
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=meeting,
+        rank=rank,
+        world_size=trainer.processes,
+    )
+    try:
+        yield from dataclasses.replace(trainer, processes=1, device=str(device)).run(mixture, seed)
     finally:
         dist.destroy_process_group()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -20,9 +20,11 @@ from bimix_tune.errors import DivergedError
 from bimix_tune.mixture import Mixture
 from bimix_tune.training.average import Average
 from bimix_tune.training.base import Checkpoint
+from bimix_tune.training.device_text import hold
 from bimix_tune.training.evaluate import Evaluator, affordable_tokens
+from bimix_tune.training.feed import Batch, ahead_for, batches
 from bimix_tune.training.mixing import MixedReader
-from bimix_tune.training.parallel import place
+from bimix_tune.training.parallel import agreed, place
 from bimix_tune.training.schedule import Steps
 from bimix_tune.training.state import State, StateFile, restore, tensors_of
 from bimix_tune.training.step import Proxy, Stepper
@@ -64,6 +66,7 @@ class Training:
         seed: Order of the text.
         recipe: Everything else.
         file: Where its state is kept, and where it may go on from; None: nowhere.
+        hold_text: Whether the device shall hold the text of the mixture's domains.
 
     Raises:
         CorpusError: A text is shorter than a sequence.
@@ -78,6 +81,7 @@ class Training:
         seed: int,
         recipe: Recipe,
         file: StateFile | None = None,
+        hold_text: bool = False,
     ) -> None:
         self._proxy, self._mixture, self._recipe, self._file = proxy, mixture, recipe, file
         steps = recipe.steps
@@ -89,6 +93,8 @@ class Training:
             seed,
             recipe.unique_tokens,
         )
+        self._text = hold(corpus, mixture, proxy.device) if hold_text else None
+        self._position: Mapping[str, int] = self._reader.position()
         self._evaluations = steps.evaluations(recipe.checkpoints)
         self._stepper = Stepper(proxy, steps, recipe.learning_rate)
         self._early, self._last = (
@@ -121,7 +127,8 @@ class Training:
         self._resume()
         yield from tuple(self._curve)
         try:
-            yield from self._train()
+            with closing(self._batches()) as self._coming:
+                yield from self._train()
         except GeneratorExit:  # stopped: it may be wanted again
             self._keep()
             raise
@@ -145,11 +152,19 @@ class Training:
             if self._file is not None and not place()[0] and self._file.due():
                 self._save(self._file)
 
+    def _batches(self) -> Generator[Batch, None, None]:
+        """The batches of the steps that are left."""
+        steps, device = self._recipe.steps, self._proxy.device
+        left = range(self._done, steps.count)
+        tokens = (steps.seen(step + 1) - steps.seen(step) for step in left)
+        counts = (-(-count // steps.sequence_length) for count in tokens)
+        return batches(self._reader, counts, device, self._text, ahead_for(device))
+
     def _step(self, step: int) -> torch.Tensor:
         """One optimiser step; returns the mean loss, still on the device."""
-        steps = self._recipe.steps
-        tokens = steps.seen(step + 1) - steps.seen(step)
-        return self._stepper(step, self._reader.batch(-(-tokens // steps.sequence_length)))
+        batch = next(self._coming)
+        self._position = batch.position
+        return self._stepper(step, batch.rows)
 
     def _average_weights(self) -> None:
         """Keep the average up to the last evaluation of the constant part, its last use."""
@@ -171,7 +186,9 @@ class Training:
     def _notes(self, elapsed: float) -> dict[str, str | float | int]:
         """What is worth recording at the end of a run."""
         shares = {f"{k}_share": round(v / elapsed, 4) for k, v in self._seconds.items()}
-        epochs = {f"epochs.{name}": round(n, 4) for name, n in self._reader.epochs().items()}
+        epochs = {
+            f"epochs.{name}": round(n, 4) for name, n in self._reader.epochs(self._position).items()
+        }
         return {**self._proxy.notes, **shares, **epochs}
 
     @property
@@ -203,13 +220,17 @@ class Training:
             average = self._average.values if self._average else None
             tensors = tensors_of(self._proxy.module, self._stepper.optimiser, average)
             seconds = {"all": self._elapsed, **self._seconds}
-            curve, position = tuple(self._curve), self._reader.position()
-            file.write(State(self._done, position, curve, seconds, tensors))
+            curve = tuple(self._curve)
+            file.write(State(self._done, self._position, curve, seconds, tensors))
 
     def _resume(self) -> None:
         """Go on from the state on file, if there is one of this very run."""
         state = self._file.read() if self._file else None
+        everywhere = agreed(state.step if state else 0)
         if self._file is None or state is None:
+            return
+        if not everywhere:
+            self._file.ignore("not every process of the run can read it")
             return
         average = self._average if state.step <= self._last_early else None
         values = average.values if average else None
@@ -220,6 +241,7 @@ class Training:
             return
         self._average = average
         self._reader.seek(state.position)
+        self._position = state.position
         self._done, self._curve = state.step, list(state.curve)
         self._seconds = {what: state.seconds[what] for what in self._seconds}
         self._began = time.monotonic() - state.seconds["all"]

@@ -29,6 +29,9 @@ GPU_WORKSPACE = 512 * 2**20
 WEIGHT, GRADIENT, MOMENTS, AVERAGE, CAST = 4, 4, 8, 4, 2
 """Bytes of each parameter: float32 weight and gradient, AdamW's two, the average of the weights, a
 bfloat16 copy."""
+TEXT_SHARE = 0.1
+"""Greatest share of a GPU's free memory that training text may take: of 80 GB, 4 billion tokens of
+two bytes. Several workers may share a GPU, and each has its own copy."""
 LOGIT = 6
 """Bytes of each logit: itself, its gradient and a copy, in bfloat16."""
 
@@ -92,8 +95,15 @@ def micro_batch(steps: Steps, token_bytes: int, device: str, processes: int = 1)
     return -(-rows // parts)
 
 
-def predict(footprint: Footprint, steps: Steps, device: str, mixed: bool) -> Memory:
-    """Memory of a training.
+def predict(
+    footprint: Footprint,
+    steps: Steps,
+    device: str,
+    mixed: bool,
+    processes: int = 1,
+    text: int = 0,
+) -> Memory:
+    """Memory of a training, in each process that shares it.
 
     On a CPU 0.9 to 1.6 times what is measured; without bfloat16 products, activations are counted
     twice, which is a little too much.
@@ -103,9 +113,12 @@ def predict(footprint: Footprint, steps: Steps, device: str, mixed: bool) -> Mem
         steps: Batch and sequence length.
         device: Type of the device.
         mixed: Whether products are in bfloat16, so that weights are cast.
+        processes: How many share a batch.
+        text: Bytes of training text that the device holds.
     """
     p, size = footprint.parameters, 1 if mixed else 2
-    tokens = micro_batch(steps, footprint.pass_bytes, device) * steps.sequence_length
+    rows = micro_batch(steps, footprint.pass_bytes, device, processes)
+    tokens = rows * steps.sequence_length
     parts = {
         "weights": WEIGHT * p,
         "gradients": GRADIENT * p,
@@ -114,19 +127,23 @@ def predict(footprint: Footprint, steps: Steps, device: str, mixed: bool) -> Mem
         "average of the weights": AVERAGE * p,
         "activations": tokens * footprint.token_bytes * size,
         "logits": footprint.logits(tokens) * size,
+        "training text": text,
         "PyTorch": CPU_WORKSPACE if device == "cpu" else GPU_WORKSPACE,
     }
     return Memory({name: size for name, size in parts.items() if size})
 
 
-def require(need: Memory, free: int | None, what: str, count: int = 1) -> None:
+def require(
+    need: Memory, free: int | None, what: str, count: int = 1, option: str = "executor.slots"
+) -> None:
     """Refuse what does not fit.
 
     Args:
-        need: Of one proxy.
+        need: Of one proxy, or one process of it.
         free: Bytes that are free; None where nobody knows, which refuses nothing.
         what: The proxy in words.
-        count: Proxies at once.
+        count: How many at once.
+        option: What decides how many.
 
     Raises:
         OutOfMemoryError: They need more than is free; says both, and what to lower.
@@ -138,7 +155,7 @@ def require(need: Memory, free: int | None, what: str, count: int = 1) -> None:
     else:
         whole = f"{gigabytes(count * need.total)}: {count} at once, {need} each"
         fits = free // need.total
-        fewer = f"executor.slots to {fits}, or " if fits else ""
+        fewer = f"{option} to {fits}, or " if fits else ""
     raise OutOfMemoryError(
         f"{what} needs {whole} of memory, but {gigabytes(free)} are free: "
         f"lower {fewer}size, the vocabulary, batch_tokens or sequence_length"

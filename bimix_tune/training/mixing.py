@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,11 +106,6 @@ class Windows:
     def _key(self) -> int:
         return zlib.crc32(self.name.encode())
 
-    @property
-    def epochs(self) -> float:
-        """Passes over the domain so far."""
-        return self.taken / self.count
-
     def seek(self, taken: int) -> None:
         """Go on as if so many windows had been taken."""
         self.taken, self._order = taken, None
@@ -131,8 +127,23 @@ class Windows:
         return np.random.default_rng([self.seed, self._key, epoch]).permutation(self._readable)
 
 
+class Places(NamedTuple):
+    """Where sequences begin.
+
+    Args:
+        domains: Numbers of the domains in `MixedReader.names`, (B,).
+        starts: Positions in the training tokens of those, (B,).
+    """
+
+    domains: Integers
+    starts: Integers
+
+
 class MixedReader:
     """Batches of sequences in the proportions of a mixture.
+
+    `draw` decides which ones, and `gather` reads them: whoever has the text elsewhere reads it
+    there.
 
     Args:
         tokens: Training tokens by domain, each (N_i,) with N_i > length.
@@ -154,36 +165,53 @@ class MixedReader:
         limits: Mapping[str, int] | None = None,
     ) -> None:
         check_domains(mixture, tokens)
-        self._names = [name for name in tokens if mixture.get(name, 0.0) > 0]
+        self.names = tuple(name for name in tokens if mixture.get(name, 0.0) > 0)
+        self.length = length
         limits = limits or {}
-        self._windows = [Windows(tokens[n], length, seed, n, limits.get(n)) for n in self._names]
-        self._quota = Quota([mixture[n] for n in self._names])
+        self._windows = [Windows(tokens[n], length, seed, n, limits.get(n)) for n in self.names]
+        self._quota = Quota([mixture[n] for n in self.names])
         self._offsets = np.arange(length + 1)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the tokens."""
+        return np.result_type(*(windows.tokens for windows in self._windows))
+
+    def draw(self, count: int) -> Places:
+        """Where the next sequences begin."""
+        domains = self._quota.draw(count)
+        starts = np.empty(count, np.int64)
+        for i, windows in enumerate(self._windows):
+            rows = np.flatnonzero(domains == i)
+            starts[rows] = windows.take(len(rows))
+        return Places(domains, starts)
+
+    def gather(self, places: Places, out: NDArray[Any]) -> None:
+        """Read sequences with the target of their last token into an array, (B, length + 1)."""
+        for i, windows in enumerate(self._windows):
+            rows = np.flatnonzero(places.domains == i)
+            if len(rows):
+                out[rows] = windows.tokens[places.starts[rows, None] + self._offsets]
 
     def batch(self, count: int) -> Integers:
         """The next sequences with the target of their last token, (count, length + 1)."""
-        domains = self._quota.draw(count)
-        out = np.empty((count, len(self._offsets)), np.int64)
-        for i, windows in enumerate(self._windows):
-            rows = np.flatnonzero(domains == i)
-            if len(rows):
-                starts = windows.take(len(rows))
-                out[rows] = windows.tokens[starts[:, None] + self._offsets]
+        out = np.empty((count, self.length + 1), np.int64)
+        self.gather(self.draw(count), out)
         return out
 
     def position(self) -> dict[str, int]:
         """Windows read of each domain: all that it takes to `seek` here."""
-        return {n: w.taken for n, w in zip(self._names, self._windows, strict=True)}
+        return {n: w.taken for n, w in zip(self.names, self._windows, strict=True)}
 
     def seek(self, position: Mapping[str, int]) -> None:
         """Go on from where a reader of the same text, mixture and seed was."""
-        for name, windows in zip(self._names, self._windows, strict=True):
+        for name, windows in zip(self.names, self._windows, strict=True):
             windows.seek(position[name])
-        self._quota.seek([position[name] for name in self._names])
+        self._quota.seek([position[name] for name in self.names])
 
-    def epochs(self) -> dict[str, float]:
-        """Passes over what may be read of each domain so far."""
-        return {n: w.epochs for n, w in zip(self._names, self._windows, strict=True)}
+    def epochs(self, position: Mapping[str, int]) -> dict[str, float]:
+        """Passes over what may be read of each domain, from the start to a position."""
+        return {n: position[n] / w.count for n, w in zip(self.names, self._windows, strict=True)}
 
 
 def check_domains(mixture: Mapping[str, float], domains: Mapping[str, object]) -> None:

@@ -7,15 +7,14 @@ processes.
 from __future__ import annotations
 
 import dataclasses
+import platform
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-
-from bimix_tune.training.mixing import Integers
 
 if TYPE_CHECKING:
     from bimix_tune.training.step import Proxy
@@ -28,7 +27,7 @@ def place() -> tuple[int, int]:
     return 0, 1
 
 
-def own_rows(rows: Integers, filler: int) -> Integers:
+def own_rows(rows: Tensor, filler: int) -> Tensor:
     """Every process's share of the rows of a batch, of equal length: (ceil(B / processes), S).
 
     Args:
@@ -37,10 +36,33 @@ def own_rows(rows: Integers, filler: int) -> Integers:
     """
     rank, size = place()
     missing = -len(rows) % size
-    return np.pad(rows, [(0, missing), (0, 0)], constant_values=filler)[rank::size]
+    padded = F.pad(rows, (0, 0, 0, missing), value=filler) if missing else rows
+    return padded[rank::size]
 
 
-def summed(values: torch.Tensor) -> torch.Tensor:
+def neighbours(device: torch.device) -> int:
+    """How many processes of the training have their memory in common, this one included.
+
+    On CPUs all that are on one machine; every GPU has its own. None goes on before all have asked,
+    so what each saw of that memory before, it saw before any took some.
+    """
+    size = place()[1]
+    if size == 1 or device.type != "cpu":
+        return 1
+    machines = [""] * size
+    dist.all_gather_object(machines, platform.node())
+    return machines.count(platform.node())
+
+
+def agreed(value: object) -> bool:
+    """Whether all processes have the same value."""
+    values = [value] * place()[1]
+    if len(values) > 1:
+        dist.all_gather_object(values, value)
+    return all(other == value for other in values)
+
+
+def summed(values: Tensor) -> Tensor:
     """The sum over all processes, on each of them."""
     if place()[1] > 1:
         dist.all_reduce(values)
@@ -55,7 +77,7 @@ class _Loss(nn.Module):
         self.module = proxy.module
         self._loss = proxy.loss
 
-    def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         return self._loss(inputs, labels)
 
 

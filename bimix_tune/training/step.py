@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from bimix_tune.training.cross_entropy import IGNORED
 from bimix_tune.training.evaluate import Loss
@@ -16,8 +15,6 @@ from bimix_tune.training.parallel import own_rows, place, shared, summed
 from bimix_tune.training.parametrisation import parameter_groups
 from bimix_tune.training.schedule import Steps
 
-Rows = np.ndarray[Any, np.dtype[np.int64]]
-"""Sequences of tokens, (B, S)."""
 BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.1
 CLIP = 1.0
@@ -57,20 +54,20 @@ class Stepper:
         self._proxy, self._steps, self._peak = shared(proxy), steps, learning_rate
         self._processes = place()[1]
 
-    def __call__(self, step: int, batch: Rows) -> torch.Tensor:
+    def __call__(self, step: int, batch: Tensor) -> Tensor:
         """Train on a batch.
 
         Args:
             step: Number of the step, from 0.
-            batch: Windows of tokens, (B, S + 1); of the last step's, what is beyond the budget
-                is ignored.
+            batch: Windows of tokens on the device, int64, (B, S + 1); of the last step's, what
+                is beyond the budget is ignored.
 
         Returns:
             Mean loss in nats per token, still on the device.
         """
         steps, device = self._steps, self._proxy.device
         tokens = steps.seen(step + 1) - steps.seen(step)
-        inputs, labels = batch[:, :-1], batch[:, 1:].copy()
+        inputs, labels = batch[:, :-1], batch[:, 1:].clone()
         labels.reshape(-1)[tokens:] = IGNORED
         inputs, labels = own_rows(inputs, 0), own_rows(labels, IGNORED)
         for group in self.optimiser.param_groups:
@@ -80,8 +77,8 @@ class Stepper:
         for at in range(0, len(inputs), self._proxy.micro_batch):
             part = slice(at, at + self._proxy.micro_batch)
             x, y = (
-                as_tensor(padded(array[part], self._proxy.micro_batch, filler), device)
-                for array, filler in ((inputs, 0), (labels, IGNORED))
+                padded(rows[part], self._proxy.micro_batch, filler).contiguous()
+                for rows, filler in ((inputs, 0), (labels, IGNORED))
             )
             loss = self._proxy.loss(x, y) / tokens
             (loss * self._processes).backward()  # their gradients are averaged, not summed
@@ -91,21 +88,13 @@ class Stepper:
         return summed(total)
 
 
-def padded(rows: Rows, count: int, filler: int) -> Rows:
+def padded(rows: Tensor, count: int, filler: int) -> Tensor:
     """Rows with rows of a filler behind, (count, S): all micro batches have one shape.
 
     A compiled loss and a CUDA graph know one shape only.
     """
-    missing = [(0, count - len(rows)), (0, 0)]
-    return np.pad(rows, missing, constant_values=filler) if len(rows) < count else rows
-
-
-def as_tensor(rows: Rows, device: torch.device) -> torch.Tensor:
-    """Rows of tokens on the device; the copy to a GPU overlaps with computing."""
-    tensor = torch.from_numpy(np.ascontiguousarray(rows))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    missing = count - len(rows)
+    return F.pad(rows, (0, 0, 0, missing), value=filler) if missing else rows
 
 
 def optimiser(proxy: Proxy, learning_rate: float) -> torch.optim.Optimizer:

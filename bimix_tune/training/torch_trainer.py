@@ -189,6 +189,7 @@ class TorchTrainer(ABC):
             memory_errors,
             one_thread,
         )
+        from bimix_tune.training.device_text import let_go, text_bytes
         from bimix_tune.training.loop import Training
 
         device = choose_device(self.device)
@@ -197,11 +198,13 @@ class TorchTrainer(ABC):
             f"a proxy with {steps.batch} sequences of {steps.sequence_length} tokens "
             f"in a step ({self!r})"
         )
-        check_memory(self, device, proxy_in_words)
+        hold_text = check_memory(self, device, proxy_in_words, text_bytes(corpus, mixture))
+        if not hold_text:
+            let_go()
         with one_thread(device), memory_errors(proxy_in_words):
             proxy = self.build(corpus, seed, device)
             file = self._state_file(corpus, mixture, seed)
-            training = Training(proxy, corpus, mixture, seed, recipe, file)
+            training = Training(proxy, corpus, mixture, seed, recipe, file, hold_text)
             with closing(training.run()) as checkpoints:
                 for checkpoint in checkpoints:
                     yield self._with_weights(checkpoint, proxy, corpus, run_name(mixture, seed))

@@ -40,6 +40,18 @@ def test_slots_follow_the_nodes_of_a_cluster() -> None:
     ]
 
 
+def test_a_run_is_shared_by_nodes(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    assert facts("one_run_on_two_nodes.py", str(tmp_path / "text")) == [
+        "refused: have one: set its `processes`",
+        "refused: gpus_per_slot must be 2, one for each process",
+        "two nodes of one core shared a run of two processes",
+        "a run that lost a node began again with another",
+        "it was stopped",
+        "nothing is reserved any more",
+    ]
+
+
 def can_make_namespaces() -> str:
     """Why hosts cannot be imitated here, or nothing."""
     if os.geteuid() != 0:

@@ -12,6 +12,7 @@ pytest.importorskip("ray")
 
 from bimix_tune.errors import ExecutorError
 from bimix_tune.executors import ray_fleet as module
+from bimix_tune.executors import ray_recipe
 from bimix_tune.executors.ray_fleet import Fleet
 from bimix_tune.executors.ray_recipe import Node, WorkerRecipe
 from bimix_tune.executors.ray_worker import Began, Down, Up
@@ -57,7 +58,7 @@ class FakeCluster:
             return actor.question
 
         actor.news = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=remote))
-        return actor
+        return actor, None
 
     def places(self, nodes):
         return WorkerRecipe(None, None, None, 1.0, 0.0).places(nodes)
@@ -221,6 +222,23 @@ def test_a_slot_that_cannot_start_is_given_up_and_the_last_one_is_an_error(clust
 
 
 @pytest.mark.parametrize(
+    ("cpus", "gpus", "sizes"),
+    [(None, 4, (0.0, 1.0)), (2, 0, (0.5, 0.0)), (None, None, (1.0, 0.0)), (8, 4.0, (2.0, 1.0))],
+)
+def test_processes_have_equal_parts_of_a_slot(monkeypatch, cpus, gpus, sizes):
+    monkeypatch.setattr(ray_recipe, "live_nodes", list)
+    assert ray_recipe._sizes(cpus, gpus, 4) == sizes
+
+
+def test_wrong_parts_of_a_slot_are_named():
+    for gpus in (1, 0.5, 2, 8):
+        with pytest.raises(ExecutorError, match="gpus_per_slot must be 4, one for each process"):
+            ray_recipe._sizes(None, gpus, 4)
+    with pytest.raises(ExecutorError, match="cpus_per_slot must be above 0"):
+        ray_recipe._sizes(0, 0, 4)
+
+
+@pytest.mark.parametrize(
     ("cpus", "gpus", "places"),
     [(1.0, 0.0, 11), (4.0, 0.0, 2), (0.0, 1.0, 6), (0.0, 0.5, 12), (0.0, 4.0, 1), (2.0, 2.0, 3)],
 )
@@ -232,3 +250,6 @@ def test_places_on_nodes_of_different_kinds(cpus, gpus, places):
         Node("goes", True, {"CPU": 64.0, "GPU": 8.0}),
     ]
     assert WorkerRecipe(None, None, None, cpus, gpus).places(nodes) == places
+    for bundles in (2, 4):
+        spread = WorkerRecipe(None, None, None, cpus, gpus, bundles)
+        assert spread.places(nodes) == places // bundles

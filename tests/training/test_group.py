@@ -17,9 +17,11 @@ from bimix_tune.training.llama import LlamaTrainer
 MIXTURE = Mixture(("ab", "cd", "mixed"), [0.5, 0.3, 0.2])
 
 
+SIZES = {"tokens": 3000, "size": "0.1M", "sequence_length": 16, "batch_tokens": 112}
+
+
 def llama(corpus: Path, **options: object) -> LlamaTrainer:
-    chosen = {"tokens": 3000, "size": "0.1M", "sequence_length": 16, "batch_tokens": 112}
-    return LlamaTrainer(corpus=corpus, **{**chosen, "device": "cpu", **options})
+    return LlamaTrainer(corpus=corpus, **{**SIZES, "device": "cpu", **options})
 
 
 def test_two_processes_train_what_one_does(corpus: Path, tmp_path: Path) -> None:
@@ -77,11 +79,11 @@ MEMBER = """
         module.initialise(torch.Generator().manual_seed(0))
         return Proxy(module, module.loss, torch.device("cpu"), 1, {})
 
-    rows = np.random.default_rng(0).integers(64, size=(5, 9))  # one row too many for two
+    rows = torch.from_numpy(np.random.default_rng(0).integers(64, size=(5, 9)))  # one too many
     whole, parts = proxy(), shared(proxy())
-    whole.loss(*(torch.from_numpy(r.copy()) for r in (rows[:, :-1], rows[:, 1:]))).backward()
+    whole.loss(rows[:, :-1], rows[:, 1:]).backward()
     mine = own_rows(rows[:, :-1], 0), own_rows(rows[:, 1:], IGNORED)
-    loss = parts.loss(*(torch.from_numpy(r.copy()) for r in mine))
+    loss = parts.loss(*mine)
     (2 * loss).backward()
     for name, parameter in parts.module.named_parameters():
         wanted = whole.module.get_parameter(name).grad
@@ -91,14 +93,62 @@ MEMBER = """
 """
 
 
-def test_gradients_of_shares_are_those_of_the_whole_batch(tmp_path: Path) -> None:
-    script = textwrap.dedent(MEMBER)
-    meeting = f"file://{tmp_path / 'meeting-point'}"
-    members = [
+def members(script: str, *arguments: tuple[str, str]) -> list[str]:
+    """Run a script in two processes, each with its rank and arguments; what each printed."""
+    started = [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(rank), meeting], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", textwrap.dedent(script), str(rank), *own],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
-        for rank in range(2)
+        for rank, own in enumerate(zip(*arguments, strict=True))
     ]
-    errors = [member.communicate(timeout=300)[1] for member in members]
-    assert [member.returncode for member in members] == [0, 0], errors
+    printed = [member.communicate(timeout=300)[0] for member in started]
+    assert [member.returncode for member in started] == [0, 0], printed
+    return printed
+
+
+def test_gradients_of_shares_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    members(MEMBER, (f"file://{tmp_path / 'meeting-point'}",) * 2)
+
+
+RESUMES = """
+    import sys
+    from bimix_tune.mixture import Mixture
+    from bimix_tune.training import loop
+    from bimix_tune.training.group import member
+    from bimix_tune.training.llama import LlamaTrainer
+
+    rank, meeting, corpus, states, sizes = sys.argv[1:]
+    loop.SIGN_OF_LIFE = 0.0
+    trainer = LlamaTrainer(
+        corpus=corpus, device="cpu", compile="never", processes=2, states=states, **eval(sizes)
+    )
+    run = member(trainer, Mixture(("ab", "cd", "mixed"), [0.5, 0.3, 0.2]), 3, int(rank), meeting)
+    trained = [c.tokens for c in run if c.tokens and not c.losses]
+    print("trained from", min(trained))
+"""
+
+
+@pytest.mark.parametrize("common", [True, False])
+def test_a_run_goes_on_if_all_processes_read_its_state(
+    common: bool, corpus: Path, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    run = llama(corpus, states=here, compile="never").run(MIXTURE, 3)
+    cut = next(c for c in run if c.tokens >= 1000).tokens
+    run.close()
+    printed = members(
+        RESUMES,
+        (f"file://{tmp_path / 'meeting-point'}",) * 2,
+        (str(corpus),) * 2,
+        (str(here), str(here if common else there)),
+        (repr(SIZES),) * 2,
+    )
+    first = [int(text.split()[-1]) for text in printed]
+    if common:
+        assert first[0] == first[1] > cut
+    else:
+        assert first == [112, 112]
+        assert "not every process of the run can read it" in printed[0]

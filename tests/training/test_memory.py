@@ -12,13 +12,16 @@ from bimix_tune.benchmark.training_speed.text import write_text
 from bimix_tune.corpus import Corpus
 from bimix_tune.errors import OutOfMemoryError
 from bimix_tune.mixture import Mixture
-from bimix_tune.training import memory
+from bimix_tune.training import device, memory, parallel
+from bimix_tune.training.device import check_memory
+from bimix_tune.training.device_text import held_bytes
 from bimix_tune.training.llama import LlamaTrainer
 from bimix_tune.training.memory import (
     CPU_MICRO_BATCH,
     CPU_WORKSPACE,
     GPU_WORKSPACE,
     LOGIT_BYTES,
+    TEXT_SHARE,
     Footprint,
     Memory,
     free_memory,
@@ -62,6 +65,20 @@ def test_the_parts_add_up() -> None:
     gpu = predict(Footprint(1000, 50, 10), Steps(10**6, 128, 64), "cuda", mixed=True)
     assert gpu.parts["activations"] == 64 * 128 * 50
     assert gpu.parts["PyTorch"] == GPU_WORKSPACE
+
+
+def test_text_on_the_device_is_counted() -> None:
+    needs = Footprint(1000, 50, 10), Steps(10**6, 128, 64), "cuda", True
+    assert predict(*needs, text=12345).total == predict(*needs).total + 12345
+    assert predict(*needs, text=12345).parts["training text"] == 12345
+
+
+def test_processes_have_a_share_of_the_batch_each() -> None:
+    footprint, steps = Footprint(1000, 50, 10), Steps(10**6, 128, 64)
+    whole = predict(footprint, steps, "cuda", True)
+    share = predict(footprint, steps, "cuda", True, processes=4)
+    assert share.parts["activations"] == whole.parts["activations"] / 4
+    assert share.parts["weights"] == whole.parts["weights"]
 
 
 def test_logits_in_chunks_are_bounded() -> None:
@@ -109,6 +126,108 @@ def test_a_run_that_does_not_fit_is_refused_before_it_is_built(
     monkeypatch.setattr(LlamaTrainer, "build", lambda *args: pytest.fail("it was built"))
     with pytest.raises(OutOfMemoryError, match=r"10 sequences of 16 .*but 0\.10 GB are free"):
         next(trainer.run(MIXTURE, 0))
+
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch):
+    """A made-up GPU with some bytes free, on which so many processes share a run."""
+
+    def made(free: int, processes: int = 1) -> None:
+        monkeypatch.setattr(device, "available", lambda _: free)
+        monkeypatch.setattr(device, "compute_dtype", lambda _: torch.bfloat16)
+        for module in (device, parallel):
+            monkeypatch.setattr(module, "place", lambda: (0, processes))
+
+    return made
+
+
+def test_a_gpu_of_several_needs_room_for_its_share_only(corpus: Path, gpu) -> None:
+    trainer = LlamaTrainer(
+        corpus=corpus, tokens=10**6, size="1M", sequence_length=128, batch_tokens=2**17
+    )
+    needs = trainer.footprint(), trainer.steps(), "cuda", True
+    whole, share = (predict(*needs, processes=n).total for n in (1, 4))
+    assert share < whole
+    gpu(share, processes=4)
+    check_memory(trainer, CUDA, "it", 0)
+    gpu(share - 1, processes=4)
+    with pytest.raises(OutOfMemoryError, match="it needs"):
+        check_memory(trainer, CUDA, "it", 0)
+    gpu(whole - 1)
+    with pytest.raises(OutOfMemoryError, match="it needs"):
+        check_memory(trainer, CUDA, "it", 0)
+
+
+def test_a_gpu_holds_text_that_takes_little_room(corpus: Path, gpu) -> None:
+    trainer = LlamaTrainer(corpus=corpus, tokens=10**6, size="1M")
+    need = predict(trainer.footprint(), trainer.steps(), "cuda", True).total
+    gpu(2 * need)
+    most = int(TEXT_SHARE * 2 * need)
+    assert check_memory(trainer, CUDA, "it", most)
+    assert not check_memory(trainer, CUDA, "it", most + 1)
+    gpu(need + 10)
+    assert check_memory(trainer, CUDA, "it", 10)
+    assert not check_memory(trainer, CUDA, "it", 11)
+
+
+def test_a_cpu_reads_text_from_its_files(corpus: Path) -> None:
+    trainer = LlamaTrainer(corpus=corpus, tokens=1000, size="0.1M")
+    assert not check_memory(trainer, torch.device("cpu"), "it", 1)
+
+
+def test_text_that_does_not_fit_any_more_is_given_up(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = LlamaTrainer(corpus=corpus, tokens=1000, size="0.1M", device="cpu")
+    for fits in (True, False):
+        monkeypatch.setattr(device, "check_memory", lambda *args, fits=fits: fits)
+        list(trainer.run(MIXTURE, 0))
+        assert bool(held_bytes(torch.device("cpu"))) == fits
+
+
+MEMBER = """
+import sys
+import torch.distributed as dist
+from bimix_tune.mixture import Mixture
+from bimix_tune.training import device
+from bimix_tune.training.llama import LlamaTrainer
+from bimix_tune.training.memory import predict
+
+rank, meeting, corpus, spare = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+trainer = LlamaTrainer(
+    corpus=corpus, tokens=256, size="0.1M", sequence_length=16, batch_tokens=128, device="cpu"
+)
+mixed = device.compute_dtype(device.choose_device("cpu")) != device.torch.float32
+share = predict(trainer.footprint(), trainer.steps(), "cpu", mixed, 2).total
+device.free_memory = lambda: 2 * share + spare
+list(trainer.run(Mixture(("ab", "cd", "mixed"), [0.5, 0.3, 0.2]), 0))
+"""
+
+
+@pytest.mark.parametrize("spare", [0, -1])
+def test_processes_on_one_machine_share_its_memory(
+    spare: int, corpus: Path, tmp_path: Path
+) -> None:
+    meeting = f"file://{tmp_path / 'meeting-point'}"
+    members = [
+        subprocess.Popen(
+            [sys.executable, "-c", MEMBER, str(rank), meeting, str(corpus), str(spare)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [member.communicate(timeout=300)[1] for member in members]
+    if spare == 0:
+        assert [member.returncode for member in members] == [0, 0], errors
+    for error in errors if spare else ():
+        assert "OutOfMemoryError: a proxy with 8 sequences" in error
+        assert ": 2 at once, " in error
+        assert "lower processes to 1, or size" in error
 
 
 @pytest.fixture

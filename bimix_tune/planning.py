@@ -229,8 +229,9 @@ def _require_memory(config: RunConfig, trainer: TorchTrainer) -> None:
         return
     cores = (os.cpu_count() or 1) / (options.get("cpus_per_slot") or 1)
     count = 1 if kind == "local" else int(options.get("slots") or max(1, cores))
-    need = predict(trainer.footprint(), trainer.steps(), "cpu", mixed=True)
-    require(need, free_memory(), "a search", count)
+    processes = trainer.processes
+    need = predict(trainer.footprint(), trainer.steps(), "cpu", mixed=True, processes=processes)
+    require(need, free_memory(), "a search", count * processes)
 
 
 def make_observers(config: RunConfig, folder: Path) -> list[Observer]:

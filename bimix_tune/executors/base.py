@@ -89,15 +89,6 @@ class Failed:
 Event = Started | Progress | Output | Retried | Finished | Failed
 
 
-def one_line(error: BaseException) -> str:
-    """The cause for `Failed`: type and message of an error on one line.
-
-    >>> one_line(ValueError("too\\n  long"))
-    'ValueError: too long'
-    """
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-
-
 class Executor(Protocol):
     """Runs jobs on its slots.
 

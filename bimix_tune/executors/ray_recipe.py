@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bimix_tune.errors import ExecutorError
-from bimix_tune.executors.base import one_line
+from bimix_tune.errors import ExecutorError, one_line
 from bimix_tune.executors.ray_cluster import ray
 from bimix_tune.executors.ray_corpus import CorpusSource
 from bimix_tune.executors.ray_worker import RayWorker

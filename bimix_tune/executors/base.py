@@ -94,7 +94,9 @@ class Executor(Protocol):
 
     Contract:
         - `submit` never blocks; jobs beyond `slots` wait in order of submission. A few more
-          than `slots` save a slot from waiting while the next one is thought out.
+          than `slots` save a slot from waiting while the next one is thought out. All jobs are
+          trainings of one trainer, thus of one length, so this order is longest-first too; one
+          that is tried again and may have less to go comes first, for it has waited longest.
         - Each job yields `Started`, any number of `Progress` and `Output`, and then exactly
           one `Finished` or `Failed`. A job that is tried again yields `Retried`, then `Started`
           again, and its progress from where the trainer takes it up; one that is stopped while

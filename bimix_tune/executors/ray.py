@@ -50,6 +50,8 @@ class RayExecutor:
         address: ``host:port`` of a running cluster or ``"auto"``; None starts one in this
             process unless ``RAY_ADDRESS`` is set or Ray already runs here.
         gpus_per_slot: May be a fraction. None means one GPU if the cluster has any, else none.
+        gpu_type: Type of GPU that slots must have, as Ray calls it ("H100"; `ray status` lists
+            it as ``accelerator_type:H100``); None takes any, also different ones.
         cpus_per_slot: CPU cores reserved; None means one, or none for a slot with a GPU.
         deadline: Seconds that one run may take, or None for no limit.
         retries: How often a job is tried again after a fault. An error that the trainer itself
@@ -73,6 +75,7 @@ class RayExecutor:
         slots: int | None = None,
         address: str | None = None,
         gpus_per_slot: float | None = None,
+        gpu_type: str | None = None,
         cpus_per_slot: float | None = None,
         deadline: float | None = None,
         retries: int = 2,
@@ -101,7 +104,7 @@ class RayExecutor:
         self._last_reached = self._checked = time.monotonic()
         self._connection = connect(address)
         try:
-            self._recipe = WorkerRecipe.of(trainer, cpus_per_slot, gpus_per_slot)
+            self._recipe = WorkerRecipe.of(trainer, cpus_per_slot, gpus_per_slot, gpu_type)
             self._fleet = Fleet(self._recipe, slots, heartbeat)
             if not self._fleet.slots:
                 raise ExecutorError(f"the Ray cluster has no room: {self._recipe}")

@@ -12,6 +12,9 @@ from bimix_tune.executors.ray_corpus import CorpusSource
 from bimix_tune.executors.ray_worker import RayWorker
 from bimix_tune.training.base import Trainer
 
+TYPE = "accelerator_type:"
+"""How Ray's resource begins that says of which type the GPUs of a node are."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -27,6 +30,11 @@ class Node:
     id: str
     leaving: bool
     resources: Mapping[str, float]
+
+    def __str__(self) -> str:
+        types = [name.removeprefix(TYPE) for name in self.resources if name.startswith(TYPE)]
+        kind = f" ({', '.join(sorted(types))})" if types else ""
+        return f"{self.resources.get('CPU', 0):g} CPU + {self.resources.get('GPU', 0):g} GPU{kind}"
 
 
 def live_nodes() -> list[Node]:
@@ -60,6 +68,7 @@ class WorkerRecipe:
         corpus: Where the trainer's corpus can be fetched, if it has one.
         cpus: CPU cores that a worker reserves.
         gpus: GPUs (or a fraction of one) that it reserves.
+        gpu_type: Type that they must be of, as Ray calls it; None takes any.
     """
 
     kind: Any
@@ -67,22 +76,31 @@ class WorkerRecipe:
     corpus: CorpusSource | None
     cpus: float
     gpus: float
+    gpu_type: str | None = None
 
     @classmethod
-    def of(cls, trainer: Trainer, cpus: float | None, gpus: float | None) -> WorkerRecipe:
+    def of(
+        cls, trainer: Trainer, cpus: float | None, gpus: float | None, gpu_type: str | None = None
+    ) -> WorkerRecipe:
         """Send the trainer to the cluster and settle the size of a worker.
 
         Raises:
-            ExecutorError: The trainer does not pickle, or a size is negative or no size that
-                Ray takes.
+            ExecutorError: The trainer does not pickle, a size is negative or no size that Ray
+                takes, or a type is asked for where no GPU is.
         """
         for name, value in (("cpus_per_slot", cpus), ("gpus_per_slot", gpus)):
             if value is not None and value < 0:
                 raise ExecutorError(f"{name} must not be negative, but got {value!r}")
         if gpus is not None and gpus > 1 and gpus != int(gpus):
             raise ExecutorError(f"gpus_per_slot must be whole where above 1, but got {gpus!r}")
+        if gpu_type is not None and gpus == 0:
+            raise ExecutorError(
+                f"gpu_type is {gpu_type!r}, but gpus_per_slot is 0: ask for a GPU, or leave out "
+                "its type"
+            )
         if gpus is None:
-            gpus = 1.0 if any(node.resources.get("GPU", 0) > 0 for node in live_nodes()) else 0.0
+            found = any(node.resources.get("GPU", 0) > 0 for node in live_nodes())
+            gpus = 1.0 if gpu_type or found else 0.0
         if cpus is None:
             cpus = 0.0 if gpus else 1.0
         try:
@@ -92,7 +110,8 @@ class WorkerRecipe:
                 f"the trainer {type(trainer).__name__} cannot be sent to a Ray worker "
                 f"({one_line(error)}); it must be a small value that pickles"
             ) from error
-        return cls(_actor_class(cpus, gpus), reference, CorpusSource.of(trainer), cpus, gpus)
+        kind = _actor_class(cpus, gpus, gpu_type)
+        return cls(kind, reference, CorpusSource.of(trainer), cpus, gpus, gpu_type)
 
     def start(self) -> Any:
         """A new worker, which Ray places when there is room."""
@@ -101,24 +120,26 @@ class WorkerRecipe:
     def places(self, nodes: Iterable[Node]) -> int:
         """How many such workers the nodes hold when they are empty; none on one that leaves."""
         needs = [(k, n) for k, n in (("CPU", self.cpus), ("GPU", self.gpus)) if n]
+        wanted = set() if self.gpu_type is None else {TYPE + self.gpu_type}
         return sum(
             min((int(node.resources.get(k, 0) / n + 1e-9) for k, n in needs), default=1)
             for node in nodes
-            if not node.leaving
+            if not node.leaving and wanted <= node.resources.keys()
         )
 
     def __str__(self) -> str:
-        have = [n.resources for n in live_nodes()]
-        nodes = [f"{r.get('CPU', 0):g} CPU + {r.get('GPU', 0):g} GPU" for r in have]
+        kind = f" of type {self.gpu_type!r}" if self.gpu_type else ""
         return (
-            f"a slot needs {self.cpus:g} CPU + {self.gpus:g} GPU, "
-            f"the nodes of the cluster have {nodes}"
+            f"a slot needs {self.cpus:g} CPU + {self.gpus:g} GPU{kind}, "
+            f"the nodes of the cluster have {[str(node) for node in live_nodes()]}"
         )
 
 
-def _actor_class(cpus: float, gpus: float) -> Any:
+def _actor_class(cpus: float, gpus: float, gpu_type: str | None) -> Any:
     """`RayWorker` as an actor; `RayWorker.news` waits in a thread of its own."""
     options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
+    if gpu_type is not None:
+        options["accelerator_type"] = gpu_type
     if not gpus:  # workers share the cores, so none may start a thread per core
         threads = str(max(1, int(cpus)))
         env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}

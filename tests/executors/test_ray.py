@@ -190,6 +190,8 @@ class TestPlaces:
             RayExecutor(odd_trainer(), gpus_per_slot=1)
         with pytest.raises(ExecutorError, match=r"came up within 0.5 s .*executor: local"):
             RayExecutor(odd_trainer(), slots=1, cpus_per_slot=64, start_timeout=0.5)
+        with pytest.raises(ExecutorError, match="gpu_type is 'H100', but gpus_per_slot is 0"):
+            RayExecutor(odd_trainer(), gpu_type="H100", gpus_per_slot=0)
 
     def test_a_trainer_that_does_not_pickle(self):
         import threading

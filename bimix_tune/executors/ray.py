@@ -207,7 +207,8 @@ class RayExecutor:
             for slot in ready:
                 if len(slot.jobs) == depth and (job := self._queue.take(slot.node, nodes)):
                     slot.jobs.append(job)
-                    slot.started = slot.progressed = time.monotonic()
+                    if depth == 0:  # the clocks are those of the job under way
+                        slot.started = slot.progressed = time.monotonic()
                     slot.order("add", job)
         self._recall(fleet, ready, nodes)
 

@@ -64,6 +64,22 @@ def missing_extra(library: str, extra: str, purpose: str) -> MissingExtraError:
     )
 
 
+def one_line(error: BaseException, longest: int | None = None) -> str:
+    """The kind of an error and its message on one line.
+
+    Args:
+        error: The error.
+        longest: Characters after which the line is cut; None keeps all.
+
+    >>> one_line(ValueError("too\\n  long"))
+    'ValueError: too long'
+    >>> one_line(ValueError("much too long"), longest=16)
+    'ValueError: muc…'
+    """
+    line = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint that ends an error about an unknown name.
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from bimix_tune.errors import one_line
 from bimix_tune.mixture import Mixture
 
 happened = logging.getLogger("bimix_tune.happened")
@@ -157,5 +158,4 @@ class Observers:
 
 def _report(observer: Observer, error: Exception) -> None:
     name = getattr(observer, "name", type(observer).__name__)
-    reason = " ".join(str(error).split())
-    _logger.warning("%s failed and is switched off: %s: %s", name, type(error).__name__, reason)
+    _logger.warning("%s failed and is switched off: %s", name, one_line(error))

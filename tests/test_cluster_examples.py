@@ -291,20 +291,19 @@ RAY_JOB = closed(
     ["apiVersion", "kind", "metadata", "spec"],
     apiVersion={"const": "ray.io/v1"},
     kind={"const": "RayJob"},
-    metadata=closed(
-        ["name"], name={"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"}
-    ),
+    metadata=closed(["name"], name={"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"}),
     spec=closed(
         entrypoint=TEXT,
         shutdownAfterJobFinishes=FLAG,
         ttlSecondsAfterFinished=COUNT,
         backoffLimit=COUNT,
-        submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode"]},
+        submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
         rayClusterSpec=CLUSTER,
     ),
 )
-"""What a RayJob may have, as far as the recipe uses it, written after the Go types of KubeRay
-(ray-operator/apis/ray/v1, 1.5) and of Kubernetes; a misspelt key or a wrong type is refused."""
+"""What a RayJob may have, as far as the recipe uses it, after KubeRay's generated reference of its
+types (docs/reference/api.md, 1.6.2), its checks of names (ray-operator/controllers/ray/utils/
+validation.go) and the types of Kubernetes; a misspelt key or a wrong type is refused."""
 
 
 def ray_job():
@@ -327,6 +326,7 @@ def test_the_kuberay_job_fits_together():
     spec = job["spec"]
     cluster = spec["rayClusterSpec"]
     check(shlex.split(spec["entrypoint"]))
+    assert spec["shutdownAfterJobFinishes"]  # a time to live is refused without it
     head = cluster["headGroupSpec"]["template"]["spec"]
     volumes = {v["name"]: v for v in head["volumes"]}
     assert volumes["runs"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic
 
 from bimix_tune.benchmark.pool import J, R
-from bimix_tune.errors import ExecutorError
-from bimix_tune.executors.base import one_line
+from bimix_tune.errors import ExecutorError, one_line
 from bimix_tune.executors.ray_cluster import connect, ray
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -136,7 +135,7 @@ class RayPool(Generic[J, R]):
         self._failed_starts = self._failed_starts + 1 if job is None else 0
         if self._failed_starts >= TRIES:
             raise ExecutorError(
-                f"the Ray workers cannot start ({one_line(error)[:300]}); bimix-tune must be "
+                f"the Ray workers cannot start ({one_line(error, 300)}); bimix-tune must be "
                 "installed on every node, or choose --workers 0"
             ) from error
         self._actors.remove(actor)

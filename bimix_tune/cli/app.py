@@ -19,7 +19,7 @@ from rich.text import Text
 from bimix_tune import __version__
 from bimix_tune.cli import tables
 from bimix_tune.cli.benchmark import benchmark
-from bimix_tune.cli.display import Display
+from bimix_tune.cli.display import Display, absence
 from bimix_tune.cli.law_commands import explain_command, fit_command, optimise_command
 from bimix_tune.config import CorpusSection, RunConfig, check_storage, load_config
 from bimix_tune.entropy import KINDS, domain_entropies, mixture_of_entropies
@@ -28,7 +28,7 @@ from bimix_tune.executors import Executor
 from bimix_tune.loop import SearchResult, search
 from bimix_tune.loop.ledger import records_of
 from bimix_tune.loop.outcome import ENDED, load_study, outcome
-from bimix_tune.loop.watching import Watcher
+from bimix_tune.loop.watching import Watcher, silence_of
 from bimix_tune.masking import masked
 from bimix_tune.planning import make_executor, make_observers, open_corpus, prepare
 from bimix_tune.space import SearchSpace
@@ -159,6 +159,8 @@ def status(
     for record in records:
         counts[record.state] = counts.get(record.state, 0) + 1
     console.print(", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items())))
+    if (silent := silence_of(study)) is not None:
+        console.print(absence(silent), style="yellow")
     for record in records:
         if record.state == "FAIL":
             console.print(f"run {record.number} failed: {record.cause}", style="red")

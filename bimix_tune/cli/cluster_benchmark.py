@@ -29,7 +29,9 @@ def cluster_command(
 
     Trainings are simulated. The times of `small`, `throughput` and `scaling` are the driver's
     own, as on a machine with a core for it alone; `kills` kills the driver of a search twenty
-    times, and `faults` lets everything go wrong on Ray nodes within this machine.
+    times, and `faults` lets everything go wrong on Ray nodes within this machine: workers, nodes
+    and the driver are killed, trainings hang, memory is filled (3 GB), a state is damaged, the
+    database is away for a minute. A network that is cut needs root, and has a test of its own.
 
     Example: `bimix-tune benchmark cluster --only small,kills`
     """

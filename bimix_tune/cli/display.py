@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -72,6 +73,7 @@ class Display:
         self._watching = began is None
         self._dashboard = dashboard
         self._headed = time.monotonic()
+        self._silent = False
 
     def __enter__(self) -> Display:
         if self._console.is_terminal:
@@ -105,10 +107,11 @@ class Display:
             if record.state in ENDED and record.number not in self._shown:
                 self._shown.add(record.number)
                 self._console.print(self._line(record), highlight=False)
+        is_silent = state.silent is not None
         if self._console.is_terminal:
             self._live.update(self.panel(state), refresh=True)
-        elif time.monotonic() - self._headed > PLAIN_SECONDS:
-            self._headed = time.monotonic()
+        elif time.monotonic() - self._headed > PLAIN_SECONDS or self._silent != is_silent:
+            self._headed, self._silent = time.monotonic(), is_silent
             self._console.print(head(state), highlight=False)
 
     def _resumed(self, state: SearchState) -> None:
@@ -139,8 +142,13 @@ class Display:
         """The part that changes: where the search stands and what it believes."""
         rows = Table.grid(padding=(0, 2))
         live = {run.trial.number: run.tokens for run in state.running}
-        for row in _slots(state, live):
-            rows.add_row(*row)
+        running = [r for r in state.records if r.state == "RUNNING"]
+        if state.silent is not None:
+            rows.add_row("cut short", f"{len(running)} runs, which will be queued again")
+            running = []
+        else:
+            for row in _slots(state, live):
+                rows.add_row(*row)
         for name, causes in _troubles(state.records).items():
             rows.add_row(name, _counted(causes))
         if self._dashboard:
@@ -157,7 +165,6 @@ class Display:
             mixture, mean, sd = state.optimum
             shares = "  ".join(f"{n} {percent(r)}" for n, r in mixture.items())
             rows.add_row("predicted optimum", f"{mean:.4f} ± {sd:.4f}   {shares}")
-        running = [r for r in state.records if r.state == "RUNNING"]
         for run in running[:ROWS]:
             seen = 0 if run.curve is None else int(run.curve.tokens[-1])
             share = max(seen, live.get(run.number, 0)) / state.tokens
@@ -174,7 +181,14 @@ def head(state: SearchState) -> str:
     """Where a search stands, in a line."""
     if state.phase == "ended":
         return f"ended after {state.done} runs"
-    return f"{state.phase} {state.done}/{state.total}, {duration(state.eta)}"
+    rest = duration(state.eta) if state.silent is None else absence(state.silent)
+    return f"{state.phase} {state.done}/{state.total}, {rest}"
+
+
+def absence(seconds: float) -> str:
+    """That no driver is there, since when, and what to do."""
+    since = timedelta(seconds=round(seconds))
+    return f"no driver for {since}: resume with the same `bimix-tune search` command"
 
 
 def _slots(state: SearchState, live: Mapping[int, int]) -> Iterator[tuple[str, str]]:

@@ -89,21 +89,14 @@ class Failed:
 Event = Started | Progress | Output | Retried | Finished | Failed
 
 
-def one_line(error: BaseException) -> str:
-    """The cause for `Failed`: type and message of an error on one line.
-
-    >>> one_line(ValueError("too\\n  long"))
-    'ValueError: too long'
-    """
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-
-
 class Executor(Protocol):
     """Runs jobs on its slots.
 
     Contract:
         - `submit` never blocks; jobs beyond `slots` wait in order of submission. A few more
-          than `slots` save a slot from waiting while the next one is thought out.
+          than `slots` save a slot from waiting while the next one is thought out. All jobs are
+          trainings of one trainer, thus of one length, so this order is longest-first too; one
+          that is tried again and may have less to go comes first, for it has waited longest.
         - Each job yields `Started`, any number of `Progress` and `Output`, and then exactly
           one `Finished` or `Failed`. A job that is tried again yields `Retried`, then `Started`
           again, and its progress from where the trainer takes it up; one that is stopped while

@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Generator
 
-from bimix_tune.errors import ExecutorError
+from bimix_tune.errors import ExecutorError, one_line
 from bimix_tune.executors.base import (
     Event,
     Failed,
@@ -22,7 +22,6 @@ from bimix_tune.executors.base import (
     Output,
     Progress,
     Started,
-    one_line,
 )
 from bimix_tune.executors.captured import Captured
 from bimix_tune.training.base import Checkpoint, Trainer

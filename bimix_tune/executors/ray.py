@@ -50,6 +50,8 @@ class RayExecutor:
         address: ``host:port`` of a running cluster or ``"auto"``; None starts one in this
             process unless ``RAY_ADDRESS`` is set or Ray already runs here.
         gpus_per_slot: May be a fraction. None means one GPU if the cluster has any, else none.
+        gpu_type: Type of GPU that slots must have, as Ray calls it ("H100"; `ray status` lists
+            it as ``accelerator_type:H100``); None takes any, also different ones.
         cpus_per_slot: CPU cores reserved; None means one, or none for a slot with a GPU.
         spread: Whether a slot may lie on several nodes: each of the trainer's ``processes`` is
             then placed by itself, with its equal part of ``gpus_per_slot`` and
@@ -76,6 +78,7 @@ class RayExecutor:
         slots: int | None = None,
         address: str | None = None,
         gpus_per_slot: float | None = None,
+        gpu_type: str | None = None,
         cpus_per_slot: float | None = None,
         spread: bool = False,
         deadline: float | None = None,
@@ -105,7 +108,7 @@ class RayExecutor:
         self._last_reached = self._checked = time.monotonic()
         self._connection = connect(address)
         try:
-            self._recipe = WorkerRecipe.of(trainer, cpus_per_slot, gpus_per_slot, spread)
+            self._recipe = WorkerRecipe.of(trainer, cpus_per_slot, gpus_per_slot, gpu_type, spread)
             self._fleet = Fleet(self._recipe, slots, heartbeat)
             if not self._fleet.slots:
                 raise ExecutorError(f"the Ray cluster has no room: {self._recipe}")
@@ -208,7 +211,8 @@ class RayExecutor:
             for slot in ready:
                 if len(slot.jobs) == depth and (job := self._queue.take(slot.node, nodes)):
                     slot.jobs.append(job)
-                    slot.started = slot.progressed = time.monotonic()
+                    if depth == 0:  # the clocks are those of the job under way
+                        slot.started = slot.progressed = time.monotonic()
                     slot.order("add", job)
         self._recall(fleet, ready, nodes)
 

@@ -13,8 +13,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bimix_tune.errors import ExecutorError, missing_extra
-from bimix_tune.executors.base import one_line
+from bimix_tune.errors import ExecutorError, missing_extra, one_line
 from bimix_tune.executors.ray_security import HOW, on_loopback, warn_if_open
 
 try:

@@ -6,14 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bimix_tune.errors import ExecutorError
-from bimix_tune.executors.base import one_line
+from bimix_tune.errors import ExecutorError, one_line
 from bimix_tune.executors.ray_cluster import ray
 from bimix_tune.executors.ray_corpus import CorpusSource
 from bimix_tune.executors.ray_group import Spread, in_bundle
 from bimix_tune.executors.ray_worker import RayWorker
 from bimix_tune.training.base import Trainer
 from bimix_tune.training.torch_trainer import TorchTrainer
+
+TYPE = "accelerator_type:"
+"""How Ray's resource begins that says of which type the GPUs of a node are."""
+TYPE_SHARE = 0.001
+"""Of that resource, which an actor of a type asks for."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,11 @@ class Node:
     id: str
     leaving: bool
     resources: Mapping[str, float]
+
+    def __str__(self) -> str:
+        types = [name.removeprefix(TYPE) for name in self.resources if name.startswith(TYPE)]
+        kind = f" ({', '.join(sorted(types))})" if types else ""
+        return f"{self.resources.get('CPU', 0):g} CPU + {self.resources.get('GPU', 0):g} GPU{kind}"
 
 
 def live_nodes() -> list[Node]:
@@ -63,6 +72,7 @@ class WorkerRecipe:
         corpus: Where the trainer's corpus can be fetched, if it has one.
         cpus: CPU cores that a worker, or each bundle of a group, reserves.
         gpus: GPUs (or a fraction of one) that it reserves.
+        gpu_type: Type that they must be of, as Ray calls it; None takes any.
         bundles: How many a slot has, if it is a group.
     """
 
@@ -71,24 +81,30 @@ class WorkerRecipe:
     corpus: CorpusSource | None
     cpus: float
     gpus: float
+    gpu_type: str | None = None
     bundles: int | None = None
 
     @classmethod
     def of(
-        cls, trainer: Trainer, cpus: float | None, gpus: float | None, spread: bool = False
+        cls,
+        trainer: Trainer,
+        cpus: float | None,
+        gpus: float | None,
+        gpu_type: str | None = None,
+        spread: bool = False,
     ) -> WorkerRecipe:
         """Send the trainer to the cluster and settle the size of a worker.
 
         Raises:
-            ExecutorError: The trainer does not pickle, or a size is negative or no size that
-                Ray takes, or there are no processes to spread.
+            ExecutorError: The trainer does not pickle, a size is negative or no size that Ray
+                takes, a type is asked for where no GPU is, or there are no processes to spread.
         """
         shared = _shared(trainer) if spread else None
         bundles = shared.processes if shared else None
-        cpus, gpus = _sizes(cpus, gpus, bundles)
+        cpus, gpus = _sizes(cpus, gpus, gpu_type, bundles)
         corpus = CorpusSource.of(trainer)
         try:
-            whole = Spread(shared, corpus, _options(cpus, gpus)) if shared else trainer
+            whole = Spread(shared, corpus, _options(cpus, gpus, gpu_type)) if shared else trainer
             reference = ray.put(whole)
         except Exception as error:
             raise ExecutorError(
@@ -96,34 +112,38 @@ class WorkerRecipe:
                 f"({one_line(error)}); it must be a small value that pickles"
             ) from error
         if bundles:
-            return cls(_actor_class(0.0, 0.0), reference, None, cpus, gpus, bundles)
-        return cls(_actor_class(cpus, gpus), reference, corpus, cpus, gpus)
+            kind = _actor_class(0.0, 0.0)
+            return cls(kind, reference, None, cpus, gpus, gpu_type, bundles)
+        kind = _actor_class(cpus, gpus, gpu_type)
+        return cls(kind, reference, corpus, cpus, gpus, gpu_type)
 
     def start(self) -> tuple[Any, Any]:
         """A new worker, which Ray places when there is room, and its placement group if any."""
         if not self.bundles:
             return self.kind.remote(self.trainer, self.corpus), None
         bundle = {k: n for k, n in (("CPU", self.cpus), ("GPU", self.gpus)) if n}
+        if self.gpu_type is not None:
+            bundle[TYPE + self.gpu_type] = TYPE_SHARE
         group = ray.util.placement_group([bundle] * self.bundles, strategy="PACK")
         return self.kind.options(**in_bundle(group, 0)).remote(self.trainer, self.corpus), group
 
     def places(self, nodes: Iterable[Node]) -> int:
         """How many such workers the nodes hold when they are empty; none on one that leaves."""
         needs = [(k, n) for k, n in (("CPU", self.cpus), ("GPU", self.gpus)) if n]
+        wanted = set() if self.gpu_type is None else {TYPE + self.gpu_type}
         rooms = sum(
             min((int(node.resources.get(k, 0) / n + 1e-9) for k, n in needs), default=1)
             for node in nodes
-            if not node.leaving
+            if not node.leaving and wanted <= node.resources.keys()
         )
         return rooms // (self.bundles or 1)
 
     def __str__(self) -> str:
-        have = [n.resources for n in live_nodes()]
-        nodes = [f"{r.get('CPU', 0):g} CPU + {r.get('GPU', 0):g} GPU" for r in have]
+        kind = f" of type {self.gpu_type!r}" if self.gpu_type else ""
         times = f"{self.bundles} times " if self.bundles else ""
         return (
-            f"a slot needs {times}{self.cpus:g} CPU + {self.gpus:g} GPU, "
-            f"the nodes of the cluster have {nodes}"
+            f"a slot needs {times}{self.cpus:g} CPU + {self.gpus:g} GPU{kind}, "
+            f"the nodes of the cluster have {[str(node) for node in live_nodes()]}"
         )
 
 
@@ -137,11 +157,18 @@ def _shared(trainer: Trainer) -> TorchTrainer:
     return trainer
 
 
-def _sizes(cpus: float | None, gpus: float | None, bundles: int | None) -> tuple[float, float]:
+def _sizes(
+    cpus: float | None, gpus: float | None, gpu_type: str | None, bundles: int | None
+) -> tuple[float, float]:
     """CPU cores and GPUs of a worker, or of each bundle of a group."""
     for name, value in (("cpus_per_slot", cpus), ("gpus_per_slot", gpus)):
         if value is not None and value < 0:
             raise ExecutorError(f"{name} must not be negative, but got {value!r}")
+    if gpu_type is not None and gpus == 0:
+        raise ExecutorError(
+            f"gpu_type is {gpu_type!r}, but gpus_per_slot is 0: ask for a GPU, or leave out "
+            "its type"
+        )
     if bundles:
         if gpus not in (None, 0, bundles):
             raise ExecutorError(
@@ -152,7 +179,8 @@ def _sizes(cpus: float | None, gpus: float | None, bundles: int | None) -> tuple
     if gpus is not None and gpus > 1 and gpus != int(gpus):
         raise ExecutorError(f"gpus_per_slot must be whole where above 1, but got {gpus!r}")
     if gpus is None:
-        gpus = 1.0 if any(node.resources.get("GPU", 0) > 0 for node in live_nodes()) else 0.0
+        found = any(node.resources.get("GPU", 0) > 0 for node in live_nodes())
+        gpus = 1.0 if gpu_type or found else 0.0
     if cpus is None:
         cpus = 0.0 if gpus else 1.0
     if bundles and not cpus and not gpus:
@@ -160,15 +188,17 @@ def _sizes(cpus: float | None, gpus: float | None, bundles: int | None) -> tuple
     return cpus, gpus
 
 
-def _actor_class(cpus: float, gpus: float) -> Any:
+def _actor_class(cpus: float, gpus: float, gpu_type: str | None = None) -> Any:
     """`RayWorker` as an actor; `RayWorker.news` waits in a thread of its own."""
     groups = {"news": 1, "orders": 1}
-    return ray.remote(concurrency_groups=groups, **_options(cpus, gpus))(RayWorker)
+    return ray.remote(concurrency_groups=groups, **_options(cpus, gpus, gpu_type))(RayWorker)
 
 
-def _options(cpus: float, gpus: float) -> dict[str, Any]:
+def _options(cpus: float, gpus: float, gpu_type: str | None) -> dict[str, Any]:
     """Of an actor that trains."""
     options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
+    if gpu_type is not None:
+        options["accelerator_type"] = gpu_type
     if not gpus:  # workers share the cores, so none may start a thread per core
         threads = str(max(1, int(cpus)))
         env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}

@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bimix_tune.errors import BimixError, OutOfMemoryError
-from bimix_tune.executors.base import Job, one_line
+from bimix_tune.errors import BimixError, OutOfMemoryError, one_line
+from bimix_tune.executors.base import Job
 from bimix_tune.executors.captured import Captured
 from bimix_tune.executors.ray_corpus import CorpusSource
 from bimix_tune.training.base import Checkpoint, Trainer

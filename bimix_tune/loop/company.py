@@ -1,10 +1,11 @@
 """Several drivers on one study: which of them live, and which one leads.
 
-Each driver writes a sign of life into the study every few seconds. A driver that has not for
-`GRACE_SECONDS` is dead: its runs are queued again, for any driver to take. What must happen once
-(queueing baselines, lost runs and the confirmation) is done by the leader: the living driver that
-leads already, else the one that began first. Optuna's own heartbeats work with `Study.optimize`
-only, not with ask and tell.
+Each driver writes a sign of life into the study every few seconds, and a last one when it ends in
+order; one alone does so too, for those who watch. A driver that has not for `GRACE_SECONDS` is
+dead: its runs are queued again, for any driver to take. What must happen once (queueing baselines,
+lost runs and the confirmation) is done by the leader: the living driver that leads already, else
+the one that began first. Optuna's own heartbeats work with `Study.optimize` only, not with ask
+and tell.
 
 Clocks of the machines must agree to within half of the grace.
 """
@@ -12,6 +13,7 @@ Clocks of the machines must agree to within half of the grace.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
@@ -31,7 +33,8 @@ from bimix_tune.loop.storage import passing
 logger = logging.getLogger(__name__)
 
 PREFIX = "driver:"
-"""Of the study's user attributes with signs of life: ``[seconds since 1970, leads]``."""
+"""Of the study's user attributes with signs of life: ``[seconds since 1970, leads]``; the last one
+of a driver that ended in order has None for ``leads``."""
 BEAT_SECONDS = 10.0
 GRACE_SECONDS = 60.0
 SETTLE_SECONDS = 2.0
@@ -43,7 +46,7 @@ class Company:
 
     Args:
         study: The study.
-        alone: Whether there can be no other driver; then nothing is written, and this one leads.
+        alone: Whether there can be no other driver; then this one leads.
     """
 
     def __init__(self, study: Study, alone: bool) -> None:
@@ -58,11 +61,8 @@ class Company:
     @contextmanager
     def present(self) -> Iterator[None]:
         """Give signs of life while this is open, also while a training keeps the driver busy."""
-        if self.alone:
-            yield
-            return
         self._began = time.monotonic()
-        self._study.set_user_attr(PREFIX + self.id, [time.time(), False])
+        self._study.set_user_attr(PREFIX + self.id, [time.time(), self.alone])
         thread = threading.Thread(target=self._beat, name="signs of life", daemon=True)
         thread.start()
         try:
@@ -89,9 +89,9 @@ class Company:
     def living(self) -> dict[str, bool]:
         """The drivers that live, by id, and whether they lead."""
         found = {self.id: self._leads}
-        for key, beat in self._study.user_attrs.items():
-            if key.startswith(PREFIX) and beat and time.time() - beat[0] < GRACE_SECONDS:
-                found.setdefault(key.removeprefix(PREFIX), bool(beat[1]))
+        for driver, (at, leads) in _signs(self._study).items():
+            if leads is not None and time.time() - at < GRACE_SECONDS:
+                found.setdefault(driver, leads)
         return found
 
     def lost(self) -> list[FrozenTrial]:
@@ -119,10 +119,11 @@ class Company:
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
-            self._say([time.time(), self._leads])
+            self._say(self._leads)
 
-    def _say(self, beat: Any) -> None:
+    def _say(self, leads: bool | None) -> None:
         """One sign of life; one that the storage does not take is left out."""
+        beat = [time.time(), leads]
         storage: Any = self._study._storage
         try:
             storage.backend.set_study_user_attr(self._study._study_id, PREFIX + self.id, beat)
@@ -130,3 +131,16 @@ class Company:
             if not passing(error):
                 raise
             logger.debug("no sign of life could be written", exc_info=True)
+
+
+def silence(study: Study) -> float | None:
+    """Seconds since the last sign of life of any driver, from `GRACE_SECONDS` on; else None."""
+    last = max((at for at, _ in _signs(study).values()), default=math.inf)
+    seconds = time.time() - last
+    return seconds if seconds >= GRACE_SECONDS else None
+
+
+def _signs(study: Study) -> dict[str, tuple[float, bool | None]]:
+    """The last sign of life of each driver, by its id."""
+    attrs = study.user_attrs.items()
+    return {k.removeprefix(PREFIX): (v[0], v[1]) for k, v in attrs if k.startswith(PREFIX) and v}

@@ -26,6 +26,8 @@ class SearchState:
         law: The law fitted to all finished runs, if there is one.
         optimum: Its optimum with the predicted (mean, sd) of the objective.
         tokens: Training tokens of a complete run.
+        silent: Seconds since the last sign of life of a driver, where no driver seems to live and
+            the search has not ended; None otherwise.
     """
 
     phase: str
@@ -37,6 +39,7 @@ class SearchState:
     law: LawFit | None
     optimum: tuple[Mixture, float, float] | None
     tokens: int
+    silent: float | None = None
 
     @property
     def best(self) -> RunRecord | None:

@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 from optuna.storages import BaseStorage
+from optuna.study import Study
 
 from bimix_tune.errors import BimixError
 from bimix_tune.laws import LawFit, optimise
 from bimix_tune.loop import ledger
+from bimix_tune.loop.company import silence
 from bimix_tune.loop.outcome import load_study
 from bimix_tune.loop.result import CONFIRMATION, RunRecord
 from bimix_tune.loop.state import SearchState
@@ -70,6 +72,7 @@ class Watcher:
             self._law,
             self._optimum,
             self._tokens,
+            silence_of(self.study),
         )
 
     def _fit(self) -> None:
@@ -86,6 +89,12 @@ class Watcher:
         except BimixError:  # a picture without a law is better than none
             self._law = None
         self._next_fit = time.monotonic() + (time.monotonic() - began) / FIT_SHARE
+
+
+def silence_of(study: Study) -> float | None:
+    """See `SearchState.silent`."""
+    phase, _ = study.user_attrs.get(ledger.PLANNED, ("search", 0))
+    return None if phase == ENDED else silence(study)
 
 
 def _phase(record: RunRecord) -> str:

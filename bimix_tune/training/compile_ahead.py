@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimix_tune.atomic import write_atomic
+from bimix_tune.errors import one_line
 from bimix_tune.training.sizes import Shape
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 LONGEST = 1800
 """Seconds after which a process that compiles is ended."""
+LONGEST_REASON = 200
+"""Characters of the compiler's error that are kept: it may go on for pages."""
 NICE = 5
 """Priority of that process: beside a training on the same core it gets a quarter of it. At 19 it
 would get a seventieth, and be ready when all is over; what it takes in all is the same."""
@@ -177,11 +180,6 @@ def _as_named(memory_format: Any) -> tuple[Any, ...]:
     return str, (str(memory_format),)
 
 
-def in_a_line(error: Exception) -> str:
-    """The kind of an error and its first line."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-
-
 def outcome(unit: Compilation) -> dict[str, Any] | None:
     """How compiling ended, ``{"error": text or None}``, or None as long as it has not."""
     try:
@@ -231,7 +229,7 @@ def compile_now(unit: Compilation) -> None:
         module = Llama(unit.shape, unit.vocabulary, getattr(torch, unit.dtype)).to(unit.device)
         unit.load(module)
     except RuntimeError as reason:  # the compiler's own; a full disk, say, is not for ever
-        error = in_a_line(reason)
+        error = one_line(reason, LONGEST_REASON)
     write_atomic(unit.path, json.dumps({"error": error}))
 
 

@@ -18,10 +18,11 @@ import time
 import torch
 from torch import Tensor
 
+from bimix_tune.errors import one_line
 from bimix_tune.training.compile_ahead import (
+    LONGEST_REASON,
     Compilation,
     ask_for,
-    in_a_line,
     outcome,
     use_cache_folder,
 )
@@ -83,7 +84,7 @@ class SwitchingLoss:
             self._act(self._compilation)
         except Exception as error:  # an eager run is slower, a failed one is lost
             self._decided = True
-            self._stay_eager(in_a_line(error))
+            self._stay_eager(one_line(error, LONGEST_REASON))
             _logger.warning("the training goes on without compilation", exc_info=True)
         self._done += 1
 

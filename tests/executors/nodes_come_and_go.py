@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from bimix_tune.errors import ExecutorError
 from bimix_tune.executors import Failed, Finished, Job, Progress, Started
 from bimix_tune.executors.ray import RayExecutor
 from bimix_tune.mixture import Mixture
@@ -127,6 +129,40 @@ def another_node(cluster):
         fact("a job that failed on one node was tried on the other")
 
 
+@dataclass(frozen=True)
+class Noter:
+    """Notes its node and takes its time."""
+
+    tokens = 1
+    targets = ("web",)
+    unit = "nats/token"
+
+    def run(self, mixture, seed):
+        time.sleep(0.3)
+        yield Checkpoint(1, notes={"node": ray.get_runtime_context().get_node_id()})
+
+
+def gpu_types(cluster):
+    """Slots on GPUs of one type, and of any."""
+    node = cluster.add_node(num_cpus=1, num_gpus=2, resources={"accelerator_type:H100": 1})
+    with RayExecutor(Noter(), gpu_type="H100") as executor:
+        log = Log(executor)
+        log.until(lambda: executor.slots == 2 and len(log.ended()) > 4)
+        places = {e.checkpoint.notes["node"] for e in log.events if isinstance(e, Progress)}
+        assert places == {node.node_id}
+        fact("two slots with a type of GPU: on the node that has it")
+    with RayExecutor(Noter(), gpus_per_slot=1) as executor:
+        log = Log(executor)
+        log.until(lambda: executor.slots == 6 and len(log.ended()) > 20)
+        places = {e.checkpoint.notes["node"] for e in log.events if isinstance(e, Progress)}
+        assert len(places) == 2
+        fact("six slots without a type: on all nodes with GPUs")
+    for slots in (None, 1):  # at once, or when no node of the type has come in time
+        with pytest.raises(ExecutorError, match=r"1 GPU of type 'A100'.*1 CPU \+ 2 GPU \(H100"):
+            RayExecutor(Noter(), gpu_type="A100", slots=slots, start_timeout=3)
+    fact("a type that no node has: the error lists what there is")
+
+
 def several_gpus():
     """Slots of two GPUs each."""
     with RayExecutor(TRAINER, gpus_per_slot=2) as executor:
@@ -142,5 +178,6 @@ if __name__ == "__main__":
     nodes(together)
     another_node(together)
     several_gpus()
+    gpu_types(together)
     ray.shutdown()
     together.shutdown()

@@ -37,6 +37,9 @@ def test_slots_follow_the_nodes_of_a_cluster() -> None:
         "all jobs finished",
         "a job that failed on one node was tried on the other",
         "two slots of two GPUs: gpu0,1 gpu2,3",
+        "two slots with a type of GPU: on the node that has it",
+        "six slots without a type: on all nodes with GPUs",
+        "a type that no node has: the error lists what there is",
     ]
 
 

@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from bimix_tune.errors import ExecutorError, MissingExtraError
-from bimix_tune.executors import Failed, Finished, Job, Progress, Started, executor_class
+from bimix_tune.executors import (
+    Failed,
+    Finished,
+    Job,
+    Progress,
+    Retried,
+    Started,
+    executor_class,
+)
 
 pytest.importorskip("ray")
 
@@ -88,6 +96,24 @@ class TestFaults:
         *_, last = run(trainer, mixture, progress_timeout=1.0, retries=0)
         assert last == Failed(JOB, "no sign of life of the training for 1 s")
         assert Path(trainer.log).read_text().split() == ["start"]
+
+    def test_a_silent_training_is_found_though_jobs_are_put_behind_it(self, mixture, tmp_path):
+        place_cue(tmp_path, "hang")
+        trainer = FaultyTrainer(domains=mixture.names, cues=tmp_path, sleep=0.1)
+        events, submitted, end = [], 1, time.monotonic() + 60
+        with RayExecutor(trainer, slots=2, progress_timeout=5.0) as executor:
+            executor.submit(Job(0, mixture, 0))
+            while not taken_cues(tmp_path):
+                events += executor.events(0.2)
+            while not any(isinstance(e, Retried) for e in events):
+                assert time.monotonic() < end, events
+                if submitted - sum(isinstance(e, Finished) for e in events) <= 1:
+                    for _ in range(2):  # one waits behind the silent one, until it is recalled
+                        executor.submit(Job(submitted, mixture, submitted))
+                        submitted += 1
+                events += executor.events(0.2)
+        assert Retried(0, "no sign of life of the training for 5 s") in events
+        assert submitted > 5  # the other slot was busy meanwhile
 
     def test_a_frozen_process_is_found_by_its_silence(self, mixture, tmp_path):
         place_cue(tmp_path, "freeze")
@@ -190,6 +216,8 @@ class TestPlaces:
             RayExecutor(odd_trainer(), gpus_per_slot=1)
         with pytest.raises(ExecutorError, match=r"came up within 0.5 s .*executor: local"):
             RayExecutor(odd_trainer(), slots=1, cpus_per_slot=64, start_timeout=0.5)
+        with pytest.raises(ExecutorError, match="gpu_type is 'H100', but gpus_per_slot is 0"):
+            RayExecutor(odd_trainer(), gpu_type="H100", gpus_per_slot=0)
 
     def test_a_trainer_that_does_not_pickle(self):
         import threading

@@ -227,29 +227,40 @@ def test_a_slot_that_cannot_start_is_given_up_and_the_last_one_is_an_error(clust
 )
 def test_processes_have_equal_parts_of_a_slot(monkeypatch, cpus, gpus, sizes):
     monkeypatch.setattr(ray_recipe, "live_nodes", list)
-    assert ray_recipe._sizes(cpus, gpus, 4) == sizes
+    assert ray_recipe._sizes(cpus, gpus, None, 4) == sizes
 
 
 def test_wrong_parts_of_a_slot_are_named():
     for gpus in (1, 0.5, 2, 8):
         with pytest.raises(ExecutorError, match="gpus_per_slot must be 4, one for each process"):
-            ray_recipe._sizes(None, gpus, 4)
+            ray_recipe._sizes(None, gpus, None, 4)
     with pytest.raises(ExecutorError, match="cpus_per_slot must be above 0"):
-        ray_recipe._sizes(0, 0, 4)
+        ray_recipe._sizes(0, 0, None, 4)
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "places"),
-    [(1.0, 0.0, 11), (4.0, 0.0, 2), (0.0, 1.0, 6), (0.0, 0.5, 12), (0.0, 4.0, 1), (2.0, 2.0, 3)],
+    ("cpus", "gpus", "kind", "places"),
+    [
+        (1.0, 0.0, None, 11),
+        (4.0, 0.0, None, 2),
+        (0.0, 1.0, None, 6),
+        (0.0, 0.5, None, 12),
+        (0.0, 4.0, None, 1),
+        (2.0, 2.0, None, 3),
+        (0.0, 1.0, "H100", 4),
+        (2.0, 1.0, "A100", 1),
+        (0.0, 1.0, "B200", 0),
+    ],
 )
-def test_places_on_nodes_of_different_kinds(cpus, gpus, places):
+def test_places_on_nodes_of_different_kinds(cpus, gpus, kind, places):
     nodes = [
         Node("cpu", False, {"CPU": 4.0}),
-        Node("small", False, {"CPU": 3.0, "GPU": 2.0}),
-        Node("large", False, {"CPU": 4.0, "GPU": 4.0}),
-        Node("goes", True, {"CPU": 64.0, "GPU": 8.0}),
+        Node("small", False, {"CPU": 3.0, "GPU": 2.0, "accelerator_type:A100": 1.0}),
+        Node("large", False, {"CPU": 4.0, "GPU": 4.0, "accelerator_type:H100": 1.0}),
+        Node("goes", True, {"CPU": 64.0, "GPU": 8.0, "accelerator_type:H100": 1.0}),
     ]
-    assert WorkerRecipe(None, None, None, cpus, gpus).places(nodes) == places
+    assert WorkerRecipe(None, None, None, cpus, gpus, kind).places(nodes) == places
+    assert [str(node) for node in nodes[:2]] == ["4 CPU + 0 GPU", "3 CPU + 2 GPU (A100)"]
     for bundles in (2, 4):
-        spread = WorkerRecipe(None, None, None, cpus, gpus, bundles)
+        spread = WorkerRecipe(None, None, None, cpus, gpus, kind, bundles)
         assert spread.places(nodes) == places // bundles

@@ -138,6 +138,23 @@ def test_one_driver_leads_and_the_next_after_its_end(monkeypatch, quick):
     assert Company(study, alone=False).living().keys().isdisjoint({first.id, second.id})
 
 
+def test_silence_is_since_the_last_sign_of_any_driver(monkeypatch):
+    clock = [1_000_000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    study = optuna.create_study()
+    study._storage.backend = study._storage  # as that of a driver
+    assert company.silence(study) is None  # none has begun
+    study.set_user_attr(company.PREFIX + "killed", [clock[0] - 500, True])
+    assert company.silence(study) == 500
+    me = Company(study, alone=True)
+    with me.present():
+        assert company.silence(study) is None
+        assert me.living() == {me.id: True}
+    assert Company(study, alone=False).living().keys().isdisjoint({me.id, "killed"})
+    clock[0] += company.GRACE_SECONDS + 5
+    assert company.silence(study) == company.GRACE_SECONDS + 5
+
+
 def test_lost_runs_are_those_of_drivers_without_a_sign_of_life(monkeypatch, quick):
     study = optuna.create_study()
     me, other = drivers(study, 2)

@@ -1,5 +1,6 @@
 """How busy slots are, and the state of a search as its study alone tells it."""
 
+import dataclasses
 import io
 import math
 import time
@@ -151,6 +152,18 @@ def test_the_panel_of_64_slots_is_compact(monkeypatch):
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_without_a_driver_nothing_seems_to_run(monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    records = [record(n, "host/1", NOW - 100, state="RUNNING") for n in range(2)]
+    left = dataclasses.replace(state_of(records), silent=70.4)
+    assert head(left) == (
+        "search 0/999, no driver for 0:01:10: resume with the same `bimix-tune search` command"
+    )
+    text = shown(left)
+    assert "cut short  2 runs, which will be queued again" in text
+    assert "host" not in text and "run 0" not in text and "run 0" in shown(state_of(records))
+
+
 def test_the_panel_counts_causes(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: NOW)
     failed = [
@@ -174,10 +187,14 @@ def test_without_a_terminal_there_are_lines_and_no_panel(monkeypatch, capsys):
         display(state_of(records))
         clock[0] += 61
         display(state_of(records))
+        left = dataclasses.replace(state_of(records), silent=60.0)
+        display(left)  # at once, and once
+        display(left)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         "watching: 1 runs are already done",
         "run   1  proposal                         1.5000",
         head(state_of(records)),
+        head(left),
     ]
     assert np.all(["\x1b" not in line for line in lines])

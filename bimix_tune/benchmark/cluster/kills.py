@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from optuna.study import Study
@@ -61,23 +62,23 @@ def killed_search(
     rng = np.random.default_rng(seed)
     kept = 0
     for number in range(kills):
-        before = _ended(folder)
-        with _driver(folder, len(before) + more, slots, seconds) as child:
+        before = ended(folder)
+        with start_driver(__name__, folder, len(before) + more, slots, seconds) as child:
             # A random moment after the driver has begun to add to the study.
             _wait_for(child, partial(_touched, folder, before))
             time.sleep(float(rng.exponential(2 * seconds)))
             if child.poll() is not None:
-                raise ConfigError(f"the driver ended before it was killed; see {_log_of(folder)}")
+                raise ConfigError(f"the driver ended before it was killed; see {log_of(folder)}")
             child.kill()
-        after = _ended(folder)
+        after = ended(folder)
         kept += all(after.get(number) == trial for number, trial in before.items())
         say(f"kill {number + 1} of {kills}: {len(after)} trials have ended")
-    final = _ended(folder)
+    final = ended(folder)
     trials = len(final) + more
-    with _driver(folder, trials, slots, seconds) as child:
+    with start_driver(__name__, folder, trials, slots, seconds) as child:
         if child.wait() != 0:
-            raise ConfigError(f"the driver failed after the last kill; see {_log_of(folder)}")
-    kept_all = all(_ended(folder).get(n) == t for n, t in final.items())
+            raise ConfigError(f"the driver failed after the last kill; see {log_of(folder)}")
+    kept_all = all(ended(folder).get(n) == t for n, t in final.items())
     yield told("kills", "kills", kills)
     yield Figure(
         "kills",
@@ -151,7 +152,7 @@ def _same_law(records: list[RunRecord], space: SearchSpace) -> bool:
     return bool(np.array_equal(ours, theirs))
 
 
-def _ended(folder: Path) -> dict[int, FrozenTrial]:
+def ended(folder: Path) -> dict[int, FrozenTrial]:
     """Trials that ended in order, by number."""
     try:
         study, _ = load_study(folder)
@@ -162,18 +163,19 @@ def _ended(folder: Path) -> dict[int, FrozenTrial]:
 
 def _touched(folder: Path, known: dict[int, FrozenTrial]) -> bool:
     """Whether a driver has come so far as to add to what was known."""
-    return len(_ended(folder)) > len(known)
+    return len(ended(folder)) > len(known)
 
 
-def _driver(folder: Path, trials: int, slots: int, seconds: float) -> subprocess.Popen[bytes]:
-    call = json.dumps([str(folder), trials, slots, seconds])
-    code = f"from bimix_tune.benchmark.cluster.kills import drive; drive(*{call})"
+def start_driver(module: str, folder: Path, *arguments: Any) -> subprocess.Popen[bytes]:
+    """Call ``drive`` of a module in a process of its own; it writes to `log_of` the folder."""
+    call = json.dumps([str(folder), *arguments])
+    code = f"import json, {module}; {module}.drive(*json.loads({call!r}))"
     folder.mkdir(parents=True, exist_ok=True)
-    with _log_of(folder).open("ab") as log:
+    with log_of(folder).open("ab") as log:
         return subprocess.Popen([sys.executable, "-c", code], stderr=log)
 
 
-def _log_of(folder: Path) -> Path:
+def log_of(folder: Path) -> Path:
     """What the drivers said."""
     return folder / "driver.log"
 

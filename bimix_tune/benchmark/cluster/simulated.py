@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from unittest import mock
 
-from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress, Started, one_line
+from bimix_tune.errors import one_line
+from bimix_tune.executors.base import Event, Failed, Finished, Job, Progress, Started
 from bimix_tune.training.base import Checkpoint, Trainer
 
 MOMENT = 0.001

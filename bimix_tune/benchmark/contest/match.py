@@ -20,8 +20,7 @@ import numpy as np
 from bimix_tune.benchmark.contest.recommending import judged, recommendations
 from bimix_tune.benchmark.problems.base import Problem
 from bimix_tune.curves import LossCurve
-from bimix_tune.errors import MixtureError
-from bimix_tune.executors.base import one_line
+from bimix_tune.errors import MixtureError, one_line
 from bimix_tune.simplex import Array
 from bimix_tune.strategies.base import Strategy
 from bimix_tune.training.base import Checkpoint

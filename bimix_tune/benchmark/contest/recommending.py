@@ -11,8 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bimix_tune.benchmark.problems.base import Problem
-from bimix_tune.errors import MixtureError
-from bimix_tune.executors.base import one_line
+from bimix_tune.errors import MixtureError, one_line
 from bimix_tune.laws import fit, optimise
 from bimix_tune.simplex import Array
 from bimix_tune.strategies.base import Strategy

@@ -1,22 +1,29 @@
 """The parts of `bimix-tune benchmark cluster`, small."""
 
+import contextlib
 import json
+import sqlite3
 import threading
 import time
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 from typer.testing import CliRunner
 
-from bimix_tune.benchmark.cluster import command, kills, speed
+from bimix_tune.benchmark.cluster import command, faults, kills, speed
+from bimix_tune.benchmark.cluster.faulty import FAULTS, place_cue
 from bimix_tune.benchmark.cluster.memory import memory
 from bimix_tune.benchmark.cluster.parts import Figure, at_least, at_most, holds
 from bimix_tune.benchmark.cluster.simulated import DriverTime, SimulatedExecutor
 from bimix_tune.cli.app import app
 from bimix_tune.errors import ConfigError
 from bimix_tune.executors.base import Finished, Job, Progress, Started
+from bimix_tune.loop import ledger
 from bimix_tune.loop.outcome import load_study
 from bimix_tune.space import SearchSpace
 from bimix_tune.training.synthetic import SyntheticTrainer
+from bimix_tune.training.torch_trainer import run_name
 
 TRAINER = SyntheticTrainer(checkpoints=2)
 MIXTURE = SearchSpace(TRAINER.domains).uniform()
@@ -99,6 +106,55 @@ def test_memory_of_a_small_study():
     figures = {f.name: f for f in memory(12, domains=4, checkpoints=3, asks=3)}
     assert figures["seconds for an ask, median"].met is not None
     assert 0 < next(f.value for f in figures.values() if "GB" in f.name) < 10
+
+
+def test_a_held_database_is_away_and_comes_back(tmp_path):
+    file = tmp_path / "study.db"
+
+    def ask():
+        with contextlib.closing(sqlite3.connect(file, timeout=0)) as other:
+            return other.execute("SELECT count(*) FROM runs").fetchone()
+
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE runs (id)")
+    with faults.held(file), pytest.raises(sqlite3.OperationalError, match="locked"):
+        ask()
+    assert ask() == (0,)
+
+
+def test_each_fault_is_placed_and_looked_for():
+    assert set(FAULTS) < set(faults.ORDER)
+    assert set(faults.ORDER) - set(faults.MARKS) == {faults.ADD_NODE, faults.KILL_NODE}
+    assert set(faults.MARKS) < set(faults.ORDER)
+
+
+def test_the_mark_of_a_fault_is_looked_for_in_the_run_that_met_it(tmp_path):
+    folder, cues = tmp_path / "run", tmp_path / "cues"
+    kills.drive(str(folder), 4, 2, 0.01)
+    study, space = load_study(folder)
+    known = study.trials[0]
+    given = {"params": known.params, "distributions": known.distributions}
+    given |= {"user_attrs": {ledger.SEED: 77}, "intermediate_values": {1: 5.0}}
+    study.add_trial(optuna.trial.create_trial(state=TrialState.PRUNED, **given))
+    done, other, *_, stopped = ledger.records_of(study, space)
+    for fault, run in (("freeze", stopped), ("crash", done), ("damaged state", done)):
+        cue = place_cue(cues, fault)
+        cue.rename(cue.with_suffix(f".taken-{run_name(run.mixture, run.seed)}"))
+
+    def marks():
+        kinds = ("freeze", "crash", "damaged state", "disk", faults.NO_DATABASE)
+        return [fault for fault in kinds if faults.left_its_mark(fault, folder, cues)]
+
+    assert marks() == ["freeze"]  # it was stopped anyway
+    (folder / "logs").mkdir(exist_ok=True)
+    told = "\n".join((faults.MARKS["damaged state"], faults.MARKS["crash"], faults.MARKS["disk"]))
+    (folder / "logs" / f"run-{other.number:04d}.log").write_text(told)
+    assert marks() == ["freeze"]  # that is another run
+    (folder / "logs" / f"run-{done.number:04d}.log").write_text(told)
+    assert marks() == ["freeze", "crash", "damaged state"]
+    with (folder / "log.jsonl").open("a") as log:
+        log.write(f"{faults.MARKS[faults.NO_DATABASE]}: gone")
+    assert marks() == ["freeze", "crash", "damaged state", faults.NO_DATABASE]
 
 
 def test_figures():

@@ -46,10 +46,12 @@ def loss_and_gradient(logits: Tensor, labels: Tensor, gradient: Tensor) -> Tenso
     for scores, label, out in zip(*_blocks(logits, labels, gradient), strict=True):
         counts = (label != IGNORED).float().unsqueeze(1)
         at = label.clamp_min(0).unsqueeze(1)
-        log_p = torch.log_softmax(scores, dim=-1, dtype=torch.float32)
-        total -= (log_p.gather(1, at) * counts).sum()
-        p = log_p.exp_().scatter_add_(1, at, -torch.ones_like(counts))
-        out.copy_(p.mul_(counts))
+        own, largest = scores.gather(1, at).float(), scores.amax(1, keepdim=True).float()
+        p = torch.softmax(scores, dim=-1, dtype=torch.float32)
+        # Of the largest logit, log p = logit - log(sum(exp(logits))): no second pass of exp.
+        log_sum = largest - p.amax(1, keepdim=True).log()
+        total += ((log_sum - own) * counts).sum()
+        out.copy_(p.mul_(counts).scatter_add_(1, at, -counts))
     return total
 
 

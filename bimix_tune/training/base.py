@@ -16,7 +16,9 @@ from typing import Any, Protocol
 
 from bimix_tune.mixture import Mixture
 
-INCIDENTAL = ("device", "processes", "save_to", "states", "corpus", "runs", "sleep", "grace")
+INCIDENTAL = (
+    "device", "processes", "members", "save_to", "states", "corpus", "runs", "sleep", "grace",
+)  # fmt: skip
 """Options of trainers that do not change losses, or that paths cannot identify (a corpus has a
 key for that); a search or a run may be continued with others."""
 

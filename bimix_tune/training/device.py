@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -46,6 +47,18 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     else:
         native = False
     return torch.bfloat16 if native else torch.float32
+
+
+def now(device: torch.device) -> float:
+    """Seconds to time work with: of the processor on a CPU, else of the wall, after all that was
+    asked of a GPU is done.
+
+    The wall clock of a CPU that others use too would tell of them.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
 
 
 @contextmanager
@@ -96,17 +109,18 @@ def available(device: torch.device) -> int | None:
     return free_memory() if device.type == "cpu" else None
 
 
-def check_memory(trainer: TorchTrainer, device: torch.device, what: str) -> None:
-    """Refuse a run that needs more memory than is free now.
+def check_memory(trainer: TorchTrainer, device: torch.device, what: str, members: int = 1) -> None:
+    """Refuse runs that need more memory than is free now.
 
     Args:
         trainer: What is to run.
         device: Where.
         what: The proxy in words.
+        members: How many share the process.
 
     Raises:
-        OutOfMemoryError: It does not fit; says the numbers.
+        OutOfMemoryError: They do not fit; says the numbers.
     """
     mixed = compute_dtype(device) != torch.float32
-    need = predict(trainer.footprint(), trainer.steps(), device.type, mixed)
+    need = predict(trainer.footprint(), trainer.steps(), device.type, mixed, members)
     require(need, available(device), what)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bimix_tune.errors import OutOfMemoryError
@@ -92,8 +92,10 @@ def micro_batch(steps: Steps, token_bytes: int, device: str, processes: int = 1)
     return -(-rows // parts)
 
 
-def predict(footprint: Footprint, steps: Steps, device: str, mixed: bool) -> Memory:
-    """Memory of a training.
+def predict(
+    footprint: Footprint, steps: Steps, device: str, mixed: bool, members: int = 1
+) -> Memory:
+    """Memory of a training, or of several that share a process.
 
     On a CPU 0.9 to 1.6 times what is measured; without bfloat16 products, activations are counted
     twice, which is a little too much.
@@ -103,20 +105,23 @@ def predict(footprint: Footprint, steps: Steps, device: str, mixed: bool) -> Mem
         steps: Batch and sequence length.
         device: Type of the device.
         mixed: Whether products are in bfloat16, so that weights are cast.
+        members: How many compute together; see `bimix_tune.training.ensemble`.
     """
     p, size = footprint.parameters, 1 if mixed else 2
     tokens = micro_batch(steps, footprint.pass_bytes, device) * steps.sequence_length
+    chunked = footprint.chunked and members == 1
     parts = {
         "weights": WEIGHT * p,
         "gradients": GRADIENT * p,
         "AdamW moments": MOMENTS * p,
         "bfloat16 weights": CAST * p if mixed else 0,
         "average of the weights": AVERAGE * p,
+        "copies for a common pass": (WEIGHT + GRADIENT) * p if members > 1 else 0,
         "activations": tokens * footprint.token_bytes * size,
-        "logits": footprint.logits(tokens) * size,
-        "PyTorch": CPU_WORKSPACE if device == "cpu" else GPU_WORKSPACE,
+        "logits": replace(footprint, chunked=chunked).logits(tokens) * size,
     }
-    return Memory({name: size for name, size in parts.items() if size})
+    workspace = {"PyTorch": CPU_WORKSPACE if device == "cpu" else GPU_WORKSPACE}
+    return Memory({name: members * size for name, size in parts.items() if size} | workspace)
 
 
 def require(need: Memory, free: int | None, what: str, count: int = 1) -> None:

@@ -57,6 +57,16 @@ class ReadsCorpus(Protocol):
         """The same trainer, reading the same corpus from another folder."""
 
 
+class SharesProcess(Protocol):
+    """What a trainer adds whose runs gain from each other's company in a process.
+
+    An executor that can starts so many at once, each in a thread of its own.
+    """
+
+    def at_once(self) -> int:
+        """How many runs one process should have under way, on this machine."""
+
+
 class Trainer(Protocol):
     """A recipe for proxy trainings. Implementations are frozen dataclasses that pickle."""
 

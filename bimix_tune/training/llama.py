@@ -90,7 +90,7 @@ class LlamaTrainer(TorchTrainer):
         loss = SwitchingLoss(module, self.compile, calls, notes)
         if self.members == 1:
             return Proxy(module, loss, device, micro_batch, notes)
-        ensemble = self._ensemble(device)
+        ensemble = self.ensemble(device)
         notes["members"] = ensemble.verdict
         member = Member(ensemble, module, loss)
         return Proxy(module, member, device, micro_batch, notes, member.under_way)
@@ -105,10 +105,10 @@ class LlamaTrainer(TorchTrainer):
 
         if self.members == 1:
             return 1
-        pays = self._ensemble(choose_device(self.device)).pays(self.members)
+        pays = self.ensemble(choose_device(self.device)).pays(self.members)
         return self.members if pays else 1
 
-    def _ensemble(self, device: torch.device) -> Ensemble:
+    def ensemble(self, device: torch.device) -> Ensemble:
         """Where runs in this process meet."""
         from bimix_tune.training.compile_ahead import Compilation
         from bimix_tune.training.device import check_memory

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,17 +34,19 @@ from bimix_tune.training.cross_entropy import IGNORED
 from bimix_tune.training.device import memory_errors, now, one_thread
 from bimix_tune.training.evaluate import Loss
 from bimix_tune.training.model import Llama
+from bimix_tune.training.schedule import Steps
 from bimix_tune.training.stacked import StackedLlama
+from bimix_tune.training.step import Proxy, Stepper, as_tensor
 
 TRIALS = 20
-"""Passes of each kind that are timed."""
+"""Steps of each kind that are timed."""
 WORTH = 1.05
 """Gain from which members go together: waiting for each other costs a few hundredths."""
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """What a pass forward and backward takes.
+    """What a step takes.
 
     Args:
         alone: Of one member.
@@ -123,8 +126,8 @@ class Ensemble:
         seconds: Seconds | None,
         verdict: str,
     ) -> None:
-        self._answer, self._members, self._seconds = answer, members, seconds
-        self.verdict = verdict
+        self._answer, self._members = answer, members
+        self.seconds, self.verdict = seconds, verdict
         self._changed = threading.Condition()
         self._busy = False  # it is somebody's turn
         self._present: set[object] = set()
@@ -133,7 +136,7 @@ class Ensemble:
 
     def pays(self, members: int) -> bool:
         """Whether so many members are faster together."""
-        return self._seconds is not None and self._seconds.gain(members) >= WORTH
+        return self.seconds is not None and self.seconds.gain(members) >= WORTH
 
     @contextmanager
     def present(self, member: object) -> Iterator[None]:
@@ -261,16 +264,17 @@ def _made(
             module = unit.module(device)
             seconds = measured(unit, device, when)
     except OutOfMemoryError as error:
-        return Ensemble(lambda _: [], unit.members, None, f"one at a time: {error}"), None
+        return Ensemble(lambda _: [], unit.members, None, f"one at a time, {error}"), None
     loss = SwitchingLoss(module, when, 0, {})
     gain = seconds.gain(unit.members)
-    which = f"{unit.members} at once" if gain >= WORTH else "one at a time"
-    verdict = f"{which}: {unit.members} at once are {gain:.2f} times as fast as that"
+    verdict = f"{unit.members} at once, {gain:.2f} times as fast as one at a time"
+    if gain < WORTH:
+        verdict = f"one at a time, {unit.members} at once would be {gain:.2f} times as fast"
     return Ensemble(lambda c: gradients(module, loss, c), unit.members, seconds, verdict), loss
 
 
 def measured(unit: Compilation, device: torch.device, when: str) -> Seconds:
-    """Time passes of all members by turns, together and one after the other, in one form.
+    """Time a step of all members by turns, together and one after the other, in one form.
 
     That is compiled where ``when`` says always, or where both are compiled on this machine
     already, and else eager: an eager pass against a compiled one would tell of the compiler.
@@ -278,23 +282,37 @@ def measured(unit: Compilation, device: torch.device, when: str) -> Seconds:
     single = dataclasses.replace(unit, members=1)
     done = when == "auto" and all(compiled(u) for u in (unit, single))
     form = "always" if when == "always" or done else "never"
-    stacked, module = unit.module(device), single.module(device)
-    module.initialise(torch.Generator(device).manual_seed(0))
-    joint, alone = (SwitchingLoss(m, form, 0, {}) for m in (stacked, module))
-    parameters = tuple(module.parameters())
-    shape = (unit.batch, unit.length)
-    tokens = torch.randint(unit.vocabulary, shape, device=device)
-    calls = [Call(parameters, tokens, tokens.clone())] * unit.members
+    stacked = unit.module(device)
+    joint = SwitchingLoss(stacked, form, 0, {})
+    modules = [single.module(device) for _ in range(unit.members)]
+    for seed, module in enumerate(modules):
+        module.initialise(torch.Generator(device).manual_seed(seed))
+    alone = SwitchingLoss(modules[0], form, 0, {})
+    rows = np.random.default_rng(0).integers(0, unit.vocabulary, (unit.batch, unit.length + 1))
+    inputs, labels = (as_tensor(part, device) for part in (rows[:, :-1], rows[:, 1:]))
+    calls = [Call(tuple(module.parameters()), inputs, labels) for module in modules]
+    answers: dict[int, Answer] = {}
+
+    def stepper(at: int) -> Stepper:
+        def loss(inputs: Tensor, labels: Tensor) -> Tensor:
+            if at in answers:
+                return _Answered.apply(*answers[at], *calls[at].parameters)
+            return alone(inputs, labels)
+
+        steps = Steps(10**9, unit.length, unit.batch)
+        return Stepper(Proxy(modules[at], loss, device, unit.batch, {}), steps, 1e-3)
+
+    steppers = [stepper(at) for at in range(unit.members)]
 
     def together() -> None:
-        for answer in gradients(stacked, joint, calls):
-            _Answered.apply(*answer, *parameters).backward()
-            module.zero_grad(set_to_none=True)
+        answers.update(enumerate(gradients(stacked, joint, calls)))
+        for step in steppers:
+            step(0, rows)
+        answers.clear()
 
     def one_by_one() -> None:
-        for call in calls:
-            alone(call.inputs, call.labels).backward()
-            module.zero_grad(set_to_none=True)
+        for _ in calls:
+            steppers[0](0, rows)
 
     times: dict[Callable[[], None], list[float]] = {together: [], one_by_one: []}
     for _, work in itertools.product(range(1 + TRIALS), times):

@@ -205,7 +205,7 @@ class TestMembers:
         for number in range(3):
             *_, end = make(1).run(mixture, number)
             assert together[number].losses == pytest.approx(dict(end.losses), rel=1e-5)
-            assert together[number].notes["members"].startswith("3 at once: 3 at once are 2.73")
+            assert together[number].notes["members"].startswith("3 at once, 2.73 times")
 
 
 def test_one_process_without_threads_refuses_several(corpus):

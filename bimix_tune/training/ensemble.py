@@ -13,33 +13,21 @@ because nobody asks for its next checkpoint.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import statistics
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bimix_tune.errors import OutOfMemoryError
 from bimix_tune.training.base import Checkpoint
-from bimix_tune.training.compile_ahead import Compilation, outcome
-from bimix_tune.training.compiled import SwitchingLoss
 from bimix_tune.training.cross_entropy import IGNORED
-from bimix_tune.training.device import memory_errors, now, one_thread
 from bimix_tune.training.evaluate import Loss
 from bimix_tune.training.model import Llama
-from bimix_tune.training.schedule import Steps
 from bimix_tune.training.stacked import StackedLlama
-from bimix_tune.training.step import Proxy, Stepper, as_tensor
 
-TRIALS = 20
-"""Steps of each kind that are timed."""
 WORTH = 1.05
 """Gain from which members go together: waiting for each other costs a few hundredths."""
 
@@ -96,7 +84,7 @@ def gradients(module: StackedLlama, loss: Loss, calls: Sequence[Call]) -> list[A
     return [(losses[k].detach(), [g[k] for g in found]) for k in range(len(calls))]
 
 
-class _Answered(torch.autograd.Function):
+class Answered(torch.autograd.Function):
     """A loss whose gradients are known."""
 
     @staticmethod
@@ -216,7 +204,7 @@ class Member:
             answer = self._ensemble.meet(self, Call(self._parameters, inputs, labels))
         if answer is None:
             return self._alone(inputs, labels)
-        value: Tensor = _Answered.apply(*answer, *self._parameters)
+        value: Tensor = Answered.apply(*answer, *self._parameters)
         return value
 
     def under_way(self, checkpoints: Iterator[Checkpoint]) -> Iterator[Checkpoint]:
@@ -227,103 +215,3 @@ class Member:
             if checkpoint is None:
                 return
             yield checkpoint
-
-
-_ensembles: dict[tuple[Compilation, str, str], tuple[Ensemble, SwitchingLoss | None]] = {}
-_making = threading.Lock()
-
-
-def ensemble_of(
-    unit: Compilation, device: torch.device, when: str, calls: int, memory: Callable[[], None]
-) -> Ensemble:
-    """The ensemble of this process for proxies of one form; the first call times it.
-
-    Args:
-        unit: The pass of all members.
-        device: Where.
-        when: Whether to compile, see `SwitchingLoss`.
-        calls: Passes of a run that is about to begin.
-        memory: Raises `OutOfMemoryError` where so many members do not fit.
-    """
-    with _making:
-        key = (unit, str(device), when)
-        if key not in _ensembles:
-            _ensembles[key] = _made(unit, device, when, memory)
-        ensemble, loss = _ensembles[key]
-        if loss is not None:
-            loss.expect(calls)
-        return ensemble
-
-
-def _made(
-    unit: Compilation, device: torch.device, when: str, memory: Callable[[], None]
-) -> tuple[Ensemble, SwitchingLoss | None]:
-    try:
-        memory()
-        with memory_errors(f"an ensemble of {unit.members}"), one_thread(device):
-            module = unit.module(device)
-            seconds = measured(unit, device, when)
-    except OutOfMemoryError as error:
-        return Ensemble(lambda _: [], unit.members, None, f"one at a time, {error}"), None
-    loss = SwitchingLoss(module, when, 0, {})
-    gain = seconds.gain(unit.members)
-    verdict = f"{unit.members} at once, {gain:.2f} times as fast as one at a time"
-    if gain < WORTH:
-        verdict = f"one at a time, {unit.members} at once would be {gain:.2f} times as fast"
-    return Ensemble(lambda c: gradients(module, loss, c), unit.members, seconds, verdict), loss
-
-
-def measured(unit: Compilation, device: torch.device, when: str) -> Seconds:
-    """Time a step of all members by turns, together and one after the other, in one form.
-
-    That is compiled where ``when`` says always, or where both are compiled on this machine
-    already, and else eager: an eager pass against a compiled one would tell of the compiler.
-    """
-    single = dataclasses.replace(unit, members=1)
-    done = when == "auto" and all(compiled(u) for u in (unit, single))
-    form = "always" if when == "always" or done else "never"
-    stacked = unit.module(device)
-    joint = SwitchingLoss(stacked, form, 0, {})
-    modules = [single.module(device) for _ in range(unit.members)]
-    for seed, module in enumerate(modules):
-        module.initialise(torch.Generator(device).manual_seed(seed))
-    alone = SwitchingLoss(modules[0], form, 0, {})
-    rows = np.random.default_rng(0).integers(0, unit.vocabulary, (unit.batch, unit.length + 1))
-    inputs, labels = (as_tensor(part, device) for part in (rows[:, :-1], rows[:, 1:]))
-    calls = [Call(tuple(module.parameters()), inputs, labels) for module in modules]
-    answers: dict[int, Answer] = {}
-
-    def stepper(at: int) -> Stepper:
-        def loss(inputs: Tensor, labels: Tensor) -> Tensor:
-            if at in answers:
-                return _Answered.apply(*answers[at], *calls[at].parameters)
-            return alone(inputs, labels)
-
-        steps = Steps(10**9, unit.length, unit.batch)
-        return Stepper(Proxy(modules[at], loss, device, unit.batch, {}), steps, 1e-3)
-
-    steppers = [stepper(at) for at in range(unit.members)]
-
-    def together() -> None:
-        answers.update(enumerate(gradients(stacked, joint, calls)))
-        for step in steppers:
-            step(0, rows)
-        answers.clear()
-
-    def one_by_one() -> None:
-        for _ in calls:
-            steppers[0](0, rows)
-
-    times: dict[Callable[[], None], list[float]] = {together: [], one_by_one: []}
-    for _, work in itertools.product(range(1 + TRIALS), times):
-        began = now(device)
-        work()
-        times[work].append(now(device) - began)
-    medians = {work: statistics.median(seconds[1:]) for work, seconds in times.items()}
-    return Seconds(medians[one_by_one] / unit.members, medians[together])
-
-
-def compiled(unit: Compilation) -> bool:
-    """Whether this machine has compiled it."""
-    result = outcome(unit)
-    return result is not None and result["error"] is None

@@ -112,7 +112,7 @@ class LlamaTrainer(TorchTrainer):
         """Where runs in this process meet."""
         from bimix_tune.training.compile_ahead import Compilation
         from bimix_tune.training.device import check_memory
-        from bimix_tune.training.ensemble import ensemble_of
+        from bimix_tune.training.ensemble_trial import ensemble_of
         from bimix_tune.training.step import passes
 
         rows, steps = self.micro_batch(device), self.steps()

@@ -109,7 +109,7 @@ def predict(
     """
     p, size = footprint.parameters, 1 if mixed else 2
     tokens = micro_batch(steps, footprint.pass_bytes, device) * steps.sequence_length
-    chunked = footprint.chunked and members == 1
+    chunked = footprint.chunked and members == 1  # a compiled common pass has all at once
     parts = {
         "weights": WEIGHT * p,
         "gradients": GRADIENT * p,

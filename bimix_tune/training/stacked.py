@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bimix_tune.training.cross_entropy import IGNORED
+from bimix_tune.training.cross_entropy import IGNORED, linear_cross_entropy
 from bimix_tune.training.model import Llama
 from bimix_tune.training.sizes import Shape
 
@@ -45,8 +45,15 @@ class StackedLlama(Llama):
         return normed
 
     def loss_with_angles(self, inputs: Tensor, labels: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Cross-entropy in nats of each member, (K,); inputs and labels (K, B, S)."""
-        x = self.hidden(inputs, cos, sin)
-        logits = torch.bmm(x, self.lm_head.weight.to(x.dtype).mT).flatten(0, 1).float()
+        """Cross-entropy in nats of each member, (K,); inputs and labels (K, B, S).
+
+        Logits are large, so where no compiler fuses what follows they are made for one member
+        after the other, and stay in the cache of a CPU.
+        """
+        x, weight = self.hidden(inputs, cos, sin), self.lm_head.weight
+        if not torch.compiler.is_compiling():
+            each = zip(x.unbind(), weight.unbind(), labels.flatten(1).unbind(), strict=True)
+            return torch.stack([linear_cross_entropy(*one) for one in each])
+        logits = torch.bmm(x, weight.to(x.dtype).mT).flatten(0, 1).float()
         rows = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="none")
         return rows.view(self.members, -1).sum(dim=1)

@@ -170,7 +170,7 @@ class TestMembers:
         def make(members: int) -> Any:
             import dataclasses
 
-            from bimix_tune.training import ensemble
+            from bimix_tune.training import ensemble_trial
             from bimix_tune.training.ensemble import Seconds
             from bimix_tune.training.llama import LlamaTrainer
 
@@ -182,7 +182,7 @@ class TestMembers:
                     return torch.float32
 
                 def ensemble(self, place):  # type: ignore[no-untyped-def]
-                    ensemble.measured = lambda *args: Seconds(1.0, 1.1)
+                    ensemble_trial.measured = lambda *args: Seconds(1.0, 1.1)
                     return super().ensemble(place)
 
             options = {"tokens": 4000, "size": "0.1M", "sequence_length": 16}

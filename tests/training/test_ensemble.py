@@ -14,11 +14,12 @@ from hypothesis import given, settings
 
 from bimix_tune.errors import ConfigError, DivergedError, OutOfMemoryError
 from bimix_tune.mixture import Mixture
-from bimix_tune.training import ensemble as module
+from bimix_tune.training import ensemble_trial as module
 from bimix_tune.training import loop
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.compile_ahead import Compilation
-from bimix_tune.training.ensemble import Call, Ensemble, Member, Seconds, gradients, measured
+from bimix_tune.training.ensemble import Call, Ensemble, Member, Seconds, gradients
+from bimix_tune.training.ensemble_trial import measured
 from bimix_tune.training.llama import LlamaTrainer
 from bimix_tune.training.memory import Footprint, predict
 from bimix_tune.training.model import Llama

@@ -229,8 +229,8 @@ def _require_memory(config: RunConfig, trainer: TorchTrainer) -> None:
         return
     cores = (os.cpu_count() or 1) / (options.get("cpus_per_slot") or 1)
     count = 1 if kind == "local" else int(options.get("slots") or max(1, cores))
-    processes = trainer.processes
-    need = predict(trainer.footprint(), trainer.steps(), "cpu", mixed=True, processes=processes)
+    processes, members = trainer.processes, trainer.members
+    need = predict(trainer.footprint(), trainer.steps(), "cpu", True, processes, members)
     require(need, free_memory(), "a search", count * processes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from bimix_tune.benchmark.training_speed import (
     time_training,
 )
 from bimix_tune.cli.display import counting
-from bimix_tune.errors import TrainingError
+from bimix_tune.errors import TrainingError, missing_extra
 from bimix_tune.quantities import parse_count
 
 console = Console(highlight=False, markup=False, emoji=False)
@@ -41,6 +42,12 @@ def training_command(
     batch_tokens: Annotated[
         str | None, typer.Option(help="Tokens of a step; default: what suits the case.")
     ] = None,
+    members: Annotated[
+        int | None,
+        typer.Option(
+            help="Instead, time so many proxies together beside one at a time; default case 0.1M."
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path(
         "runs/benchmark-training"
     ),
@@ -55,6 +62,9 @@ def training_command(
     """
     names = None if cases is None else [part.strip() for part in cases.split(",") if part.strip()]
     tokens = None if batch_tokens is None else parse_count(batch_tokens, "--batch-tokens")
+    if members is not None:
+        _time_members(members, names, rounds, device, tokens)
+        return
     try:
         with counting(console, "cases") as monitor:
             results = time_training(
@@ -69,6 +79,27 @@ def training_command(
         console.print("stopped; the cases that ended are kept: the same command continues")
         raise typer.Exit(130) from None
     _show(results, output)
+
+
+def _time_members(
+    members: int, names: list[str] | None, rounds: int, device: str, tokens: int | None
+) -> None:
+    """Time an ensemble and print the result.
+
+    Raises:
+        TrainingError: The two sides do not train alike.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise missing_extra("torch", "train", "timing trainings")
+    from bimix_tune.benchmark.training_speed.members import company_sheet, time_members
+
+    results = time_members(members, names, rounds=rounds, device=device, batch_tokens=tokens)
+    sheet = company_sheet(results)
+    console.print(Text(f"\n{sheet.title}", style="bold"))
+    console.print(_table(sheet))
+    console.print(Text(sheet.note, style="dim"))
+    if wrong := [r.case for r in results if not r.agrees]:
+        raise TrainingError(f"together and alone do not train alike: {', '.join(wrong)}")
 
 
 def _show(results: list[Speed], output: Path) -> None:

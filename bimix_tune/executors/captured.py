@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections import deque
 from types import TracebackType
 from typing import Any
@@ -14,10 +15,18 @@ KEPT_CHARACTERS = 64_000
 """Most that is kept between two looks, the last of it; what came before is dropped."""
 
 
+_entered: list[Captured] = []
+_streams: list[Any] = []
+"""Standard output and standard error as they were before anything was entered."""
+_changing = threading.Lock()
+
+
 class Captured(logging.Handler):
     """Standard output, standard error and the log of this process, while it is entered.
 
-    Everything still goes where it went before, so that a debugger works.
+    Everything still goes where it went before, so that a debugger works. Where several threads
+    have entered one each, every one gets what its thread writes, and all of them what is written
+    by a thread that has entered none.
     """
 
     def __init__(self) -> None:
@@ -27,8 +36,12 @@ class Captured(logging.Handler):
         self._kept = self._dropped = 0
 
     def __enter__(self) -> Captured:
-        self._streams = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = (_Tee(stream, self.keep) for stream in self._streams)
+        with _changing:
+            if not _entered:
+                _streams[:] = sys.stdout, sys.stderr
+                sys.stdout, sys.stderr = (_Tee(stream) for stream in _streams)
+            self._thread = threading.get_ident()
+            _entered.append(self)
         logging.getLogger().addHandler(self)
         output.addHandler(self)
         output.setLevel(logging.INFO)
@@ -40,12 +53,17 @@ class Captured(logging.Handler):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        sys.stdout, sys.stderr = self._streams
+        with _changing:
+            _entered.remove(self)
+            if not _entered:
+                sys.stdout, sys.stderr = _streams
         logging.getLogger().removeHandler(self)
         output.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a log record."""
+        """Keep a log record that is of this training."""
+        if self not in _listeners(record.thread):
+            return
         text = record.getMessage() if record.name == output.name else self.format(record)
         self.keep(text + "\n")
 
@@ -64,14 +82,20 @@ class Captured(logging.Handler):
         return (f"--- {dropped:,} characters are left out\n" if dropped else "") + "".join(parts)
 
 
-class _Tee:
-    """A stream that also keeps what is written to it."""
+def _listeners(thread: int | None) -> list[Captured]:
+    """Who gets what a thread writes."""
+    return [c for c in _entered if c._thread == thread] or list(_entered)
 
-    def __init__(self, stream: Any, keep: Any) -> None:
-        self._stream, self._keep = stream, keep
+
+class _Tee:
+    """A stream that also gives what is written to it to those who have entered."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
 
     def write(self, text: str) -> int:
-        self._keep(text)
+        for captured in _listeners(threading.get_ident()):
+            captured.keep(text)
         return int(self._stream.write(text) or len(text))
 
     def __getattr__(self, name: str) -> Any:

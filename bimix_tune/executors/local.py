@@ -34,9 +34,17 @@ class LocalExecutor:
 
     Args:
         trainer: What every job runs.
+
+    Raises:
+        ExecutorError: The trainer wants several runs in a process.
     """
 
     def __init__(self, trainer: Trainer) -> None:
+        if (members := getattr(trainer, "members", 1)) > 1:
+            raise ExecutorError(
+                f"the executor `local` trains one proxy at a time, but the trainer has {members=}: "
+                "use the executor `ray`, or members: 1"
+            )
         self._trainer = trainer
         self._waiting: deque[Job] = deque()
         self._current: tuple[int, Generator[Checkpoint, None, None]] | None = None

@@ -1,4 +1,4 @@
-"""Trainings on a Ray cluster: one long-lived worker process per slot.
+"""Trainings on a Ray cluster in long-lived worker processes.
 
 Actors, not tasks: Ray starts a new process for every GPU task, so each run would pay again
 for imports, the CUDA context and compilation. Faults are handled here rather than by Ray,
@@ -23,7 +23,7 @@ from bimix_tune.executors.base import (
     Started,
 )
 from bimix_tune.executors.ray_cluster import connect, ray
-from bimix_tune.executors.ray_fleet import Fleet, Slot, essence
+from bimix_tune.executors.ray_fleet import Clock, Fleet, Slot, essence
 from bimix_tune.executors.ray_queue import JobQueue
 from bimix_tune.executors.ray_recipe import WorkerRecipe
 from bimix_tune.executors.ray_worker import Began, Ended, Message, Point, Printed, Returned
@@ -37,7 +37,9 @@ CHECK_SECONDS = 1.0  # between two looks at the clocks
 class RayExecutor:
     """Runs jobs on a Ray cluster; see `base.Executor`.
 
-    A worker has the next job at hand while it trains, so that it does not wait for the driver.
+    A worker has the next job at hand while it trains, so that it does not wait for the driver. It
+    trains one job at a time, or as many as the trainer wants to share a process
+    (`bimix_tune.training.base.SharesProcess`): then each of these counts as a slot.
     A job that breaks off is tried again on another node if any has a worker, however far the
     trainer can take it up again.
 
@@ -119,8 +121,8 @@ class RayExecutor:
 
     @property
     def slots(self) -> int:
-        """Workers that can take jobs, at least one."""
-        return max(1, len(self._fleet.ready) if self._fleet else 0)
+        """Jobs that workers can have under way, at least one."""
+        return max(1, sum(slot.room for slot in self._fleet.ready) if self._fleet else 0)
 
     def submit(self, job: Job) -> None:
         """Queue a job.
@@ -207,21 +209,21 @@ class RayExecutor:
         """Give waiting jobs to idle workers, then one ahead to each of the others."""
         ready = fleet.ready
         nodes = {slot.node for slot in ready}
-        for depth in (0, 1):
+        for depth in range(1 + max((slot.room for slot in ready), default=0)):
             for slot in ready:
-                if len(slot.jobs) == depth and (job := self._queue.take(slot.node, nodes)):
+                free = len(slot.jobs) == depth <= slot.room
+                if free and (job := self._queue.take(slot.node, nodes)):
                     slot.jobs.append(job)
-                    if depth == 0:  # the clocks are those of the job under way
-                        slot.started = slot.progressed = time.monotonic()
+                    slot.begin()
                     slot.order("add", job)
         self._recall(fleet, ready, nodes)
 
     def _recall(self, fleet: Fleet, ready: list[Slot], nodes: set[str]) -> None:
         """Ask jobs back that wait behind another while a worker is idle, or where none stays."""
-        idle = {slot.node for slot in ready if not slot.jobs}
+        idle = {slot.node for slot in ready if len(slot.jobs) < slot.room}
         for slot in fleet.slots:
-            if len(slot.jobs) == 2 and slot.recalled is None:
-                job = slot.jobs[1]
+            if len(slot.jobs) > slot.room and slot.recalled is None:
+                job = slot.jobs[-1]
                 elsewhere = any(self._queue.suits(job, node, nodes) for node in idle)
                 if elsewhere or slot.node not in nodes:
                     slot.recalled = job.id
@@ -242,13 +244,13 @@ class RayExecutor:
 
     def _take(self, fleet: Fleet, slot: Slot, message: Message) -> None:
         """Turn a message of a worker into an event."""
-        now = time.monotonic()
         if isinstance(message, Began):
-            slot.started = slot.progressed = now
+            slot.clocks.pop(message.job_id, None)
+            slot.begin()
             slot.recalled = None
-            self._out.append(Started(message.job_id, slot.name))
+            self._out.append(Started(message.job_id, slot.lane(message.lane)))
         elif isinstance(message, Point):
-            slot.progressed = now
+            slot.clocks[message.job_id].progressed = time.monotonic()
             self._out.append(Progress(message.job_id, message.checkpoint))
         elif isinstance(message, Printed):
             self._out.append(Output(message.job_id, message.text))
@@ -263,24 +265,38 @@ class RayExecutor:
     def _ended(self, fleet: Fleet, slot: Slot, message: Ended) -> None:
         """A training came to an end by itself."""
         if message.cause is not None and message.retry:
-            self._fault(fleet, slot, message.cause)  # a CUDA error, say, poisons this process
+            # A CUDA error, say, poisons this process.
+            self._fault(fleet, slot, message.cause, message.job_id)
             return
-        slot.jobs.popleft()
+        slot.jobs.remove(next(job for job in slot.jobs if job.id == message.job_id))
         slot.stopping.discard(message.job_id)
-        slot.started = slot.progressed = time.monotonic()  # of the job that follows
+        slot.begin()  # the job that follows
         if message.cause is not None:
             self._end(Failed(message.job_id, message.cause))
         else:
             self._end(Finished(message.job_id, stopped=message.stopped))
 
-    def _fault(self, fleet: Fleet, slot: Slot, cause: str) -> None:
-        """A worker is lost: replace it, and try its jobs again, or report the one under way."""
+    def _fault(self, fleet: Fleet, slot: Slot, cause: str, guilty: int | None = None) -> None:
+        """A worker is lost: replace it, and try its jobs again, or report those under way.
+
+        Args:
+            fleet: All workers.
+            slot: The worker.
+            cause: What happened.
+            guilty: The job that it happened to, if that is known: it does not count against the
+                others, which are merely lost with it.
+        """
         fleet.look()
-        jobs = list(slot.jobs)
-        for job in reversed(jobs[1:]):
-            self._again(slot, job)
-        for job in jobs[:1]:
-            self._broke_off(fleet, slot, job, cause)
+        under_way = slot.under_way
+        for job in reversed(list(slot.jobs)):
+            if job not in under_way:
+                self._again(slot, job)
+            elif guilty in (None, job.id):
+                self._broke_off(fleet, slot, job, cause)
+            else:
+                if job.id not in slot.stopping:
+                    self._out.append(Retried(job.id, f"a run on the same worker: {cause}"))
+                self._again(slot, job)
         fleet.replace(slot)
 
     def _broke_off(self, fleet: Fleet, slot: Slot, job: Job, cause: str) -> None:
@@ -317,16 +333,23 @@ class RayExecutor:
         """
         for slot in fleet.silent():
             self._fault(fleet, slot, f"no answer from {slot.name} for {self._heartbeat:g} s")
-        for slot in [slot for slot in fleet.slots if slot.jobs]:
-            if self._deadline is not None and slot.known - slot.started > self._deadline:
-                self._fault(fleet, slot, f"the run exceeded its deadline of {self._deadline:g} s")
-            elif slot.known - slot.progressed > self._progress_timeout:
-                cause = f"no sign of life of the training for {self._progress_timeout:g} s"
-                self._fault(fleet, slot, cause)
+        for slot in list(fleet.slots):
+            reasons = ((self._late(slot.known, c), job) for job, c in slot.clocks.items())
+            cause, guilty = next((r for r in reasons if r[0]), ("", None))
+            if cause:
+                self._fault(fleet, slot, cause, guilty)
         if fleet.reached:
             self._last_reached = now
         elif now - self._last_reached > self._start_timeout:
             raise ExecutorError(self._no_worker())
+
+    def _late(self, known: float, clock: Clock) -> str:
+        """Why a run is given up, or an empty text."""
+        if self._deadline is not None and known - clock.started > self._deadline:
+            return f"the run exceeded its deadline of {self._deadline:g} s"
+        if known - clock.progressed > self._progress_timeout:
+            return f"no sign of life of the training for {self._progress_timeout:g} s"
+        return ""
 
 
 def _wind_down(fleet: Fleet) -> None:

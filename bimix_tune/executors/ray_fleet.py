@@ -35,6 +35,14 @@ KILL_SECONDS = 5.0  # for all workers to be killed on closing
 STARTS = 3  # failed starts in a row after which a slot is given up
 
 
+@dataclass
+class Clock:
+    """When a job began and when it last went on, as far as is known."""
+
+    started: float
+    progressed: float
+
+
 @dataclass(eq=False)
 class Slot:
     """One worker and what it does.
@@ -55,11 +63,10 @@ class Slot:
     confirmed: int = 0  # messages
     heard: float | None = None  # when it last answered; None while it has not been placed
     up: Up | None = None
-    jobs: deque[Job] = field(default_factory=deque)  # one under way, one ready to follow
+    jobs: deque[Job] = field(default_factory=deque)  # those under way, one ready to follow
+    clocks: dict[int, Clock] = field(default_factory=dict)  # of those under way, by id
     stopping: set[int] = field(default_factory=set)
     recalled: int | None = None
-    started: float = 0.0  # the job under way
-    progressed: float = 0.0
     gone: bool = False
 
     @property
@@ -71,6 +78,26 @@ class Slot:
     def node(self) -> str:
         """The id of its node, once it is up."""
         return self.up.node if self.up else ""
+
+    @property
+    def room(self) -> int:
+        """How many jobs it has under way at once."""
+        return self.up.room if self.up else 1
+
+    @property
+    def under_way(self) -> list[Job]:
+        """Jobs that it is training: it begins them in the order in which it got them."""
+        return list(self.jobs)[: self.room]
+
+    def lane(self, number: int) -> str:
+        """The name of a place for one job; see `Started`."""
+        return f"{self.name}/{number}" if self.room > 1 else self.name
+
+    def begin(self) -> None:
+        """Start the clocks of jobs that are now under way."""
+        now = time.monotonic()
+        ids = [job.id for job in self.under_way]
+        self.clocks = {i: self.clocks.get(i) or Clock(now, now) for i in ids}
 
     def order(self, method: str, *args: Any) -> None:
         """Have a method run by the worker, in the order of the calls, and go on."""

@@ -1,10 +1,10 @@
-"""The far side of `RayExecutor`: one process that runs trainings, one at a time.
+"""The far side of `RayExecutor`: one process that runs trainings, one at a time or a few together.
 
-A worker is a plain class that becomes a Ray actor in `ray_recipe.py`. Trainings run in a
-thread of their own and leave messages; the driver fetches them by `RayWorker.news`, whose
-answer, even an empty one, shows that the process is alive. Messages are kept until the driver
-has confirmed them, so an answer that got lost on the way is given again. Errors of the trainer
-travel as text, because not every exception unpickles.
+A worker is a plain class that becomes a Ray actor in `ray_recipe.py`. Trainings run in threads
+of their own, as many as the trainer wants at once, and leave messages; the driver fetches them by
+`RayWorker.news`, whose answer, even an empty one, shows that the process is alive. Messages are
+kept until the driver has confirmed them, so an answer that got lost on the way is given again.
+Errors of the trainer travel as text, because not every exception unpickles.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bimix_tune.errors import BimixError, OutOfMemoryError, one_line
 from bimix_tune.executors.base import Job
@@ -30,10 +30,17 @@ SIGN_OF_LIFE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Up:
-    """The worker is ready for jobs: its name (see `Started`) and the id of its node."""
+    """The worker is ready for jobs.
+
+    Args:
+        name: See `Started`.
+        node: The id of its node.
+        room: Trainings that it runs at once.
+    """
 
     name: str
     node: str
+    room: int = 1
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,15 @@ class Down:
 
 @dataclass(frozen=True)
 class Began:
-    """A training starts."""
+    """A training starts.
+
+    Args:
+        job_id: Which one.
+        lane: Which of those at once it is, from 0.
+    """
 
     job_id: int
+    lane: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,7 @@ class RayWorker:
     def __init__(self, trainer: Trainer, corpus: CorpusSource | None = None) -> None:
         self._trainer, self._corpus = trainer, corpus
         self._jobs: deque[Job] = deque()
-        self._current: int | None = None
+        self._running: set[int] = set()
         self._stopped: set[int] = set()
         self._draining = False
         self._messages: list[Message] = []
@@ -145,42 +158,48 @@ class RayWorker:
         """Return a job that has not begun, or let it end after its next yield."""
         with self._changed:
             self.give_back(job_id)
-            if self._current == job_id:
+            if job_id in self._running:
                 self._stopped.add(job_id)
 
     def drain(self, seconds: float) -> None:
-        """Let the current job, if any, end after its next yield, and wait for that."""
+        """Let all current jobs end after their next yield, and wait for that."""
         with self._changed:
             self._jobs.clear()
             self._draining = True
-            self._changed.wait_for(lambda: self._current is None, seconds)
+            self._changed.wait_for(lambda: not self._running, seconds)
 
-    # In the thread of the trainings
+    # In the threads of the trainings
 
     def _work(self) -> None:
         try:
             if self._corpus is not None:
                 self._trainer = self._corpus.bring_to(self._trainer)
-            self._tell(place())
+            room = at_once(self._trainer)
+            self._tell(replace(place(), room=room))
         except BaseException as error:  # noqa: BLE001 - the driver must hear of anything
             self._tell(Down(one_line(error)))
             return
+        for lane in range(1, room):
+            threading.Thread(target=self._train_all, args=(lane,), daemon=True).start()
+        self._train_all(0)
+
+    def _train_all(self, lane: int) -> None:
         end = None
         while True:
-            job = self._next(end)
+            job = self._next(end, lane)
             end = self._train(job)
 
-    def _next(self, end: Ended | None) -> Job:
+    def _next(self, end: Ended | None, lane: int) -> Job:
         """Tell of the end of a job and take the next one; both are told at once if it is here."""
         with self._changed:
             if end is not None:
-                self._current = None
+                self._running.discard(end.job_id)
                 self._stopped.discard(end.job_id)
                 self._tell(end)
             self._changed.wait_for(lambda: bool(self._jobs))
             job = self._jobs.popleft()
-            self._current = job.id
-            self._tell(Began(job.id))
+            self._running.add(job.id)
+            self._tell(Began(job.id, lane))
             return job
 
     def _tell(self, message: Message) -> None:
@@ -222,6 +241,12 @@ class RayWorker:
             close = getattr(training, "close", None)
             if close is not None:
                 close()
+
+
+def at_once(trainer: Trainer) -> int:
+    """See `bimix_tune.training.base.SharesProcess`; one for a trainer that says nothing."""
+    wanted = getattr(trainer, "at_once", None)
+    return 1 if wanted is None else int(wanted())
 
 
 def place() -> Up:

@@ -16,7 +16,9 @@ from typing import Any, Protocol
 
 from bimix_tune.mixture import Mixture
 
-INCIDENTAL = ("device", "processes", "save_to", "states", "corpus", "runs", "sleep", "grace")
+INCIDENTAL = (
+    "device", "processes", "members", "save_to", "states", "corpus", "runs", "sleep", "grace",
+)  # fmt: skip
 """Options of trainers that do not change losses, or that paths cannot identify (a corpus has a
 key for that); a search or a run may be continued with others."""
 
@@ -60,6 +62,16 @@ class KeepsStates(Protocol):
 
     def resumes(self, mixture: Mixture, seed: int) -> bool:
         """Whether a run would go on, as far as this machine sees, instead of beginning again."""
+
+
+class SharesProcess(Protocol):
+    """What a trainer adds whose runs gain from each other's company in a process.
+
+    An executor that can starts so many at once, each in a thread of its own.
+    """
+
+    def at_once(self) -> int:
+        """How many runs one process should have under way, on this machine."""
 
 
 class Trainer(Protocol):

@@ -35,6 +35,7 @@ from bimix_tune.errors import one_line
 from bimix_tune.training.sizes import Shape
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from bimix_tune.training.evaluate import Loss
@@ -48,7 +49,7 @@ LONGEST_REASON = 200
 NICE = 5
 """Priority of that process: beside a training on the same core it gets a quarter of it. At 19 it
 would get a seventieth, and be ready when all is over; what it takes in all is the same."""
-SOURCES = ("model.py", "cross_entropy.py", "memory.py")
+SOURCES = ("model.py", "stacked.py", "cross_entropy.py", "memory.py")
 """What is compiled, and what decides its form."""
 SHAPES = 64
 """Shapes of batches and models that one process may load; PyTorch's own limit is 8."""
@@ -76,15 +77,16 @@ def _processor() -> str:
 
 @dataclass(frozen=True)
 class Compilation:
-    """What is compiled: the loss of one model at one shape of batch.
+    """What is compiled: the loss of one model, or of several at once, at one shape of batch.
 
     Args:
         shape: Of the model.
         vocabulary: Number of tokens.
         dtype: Type of the products, such as ``"bfloat16"``.
         device: ``"cpu"`` or ``"cuda"``.
-        batch: Sequences.
+        batch: Sequences, of each model.
         length: Tokens of a sequence.
+        members: Number of models; more than one are a `StackedLlama`.
     """
 
     shape: Shape
@@ -93,13 +95,27 @@ class Compilation:
     device: str
     batch: int
     length: int
+    members: int = 1
 
     @classmethod
     def of(cls, module: Llama, inputs: Tensor) -> Compilation:
-        """The one that a model needs for such inputs, (B, S)."""
+        """The one that a model needs for such inputs, (B, S), or (K, B, S) of several."""
         dtype = str(module.dtype).removeprefix("torch.")
-        vocabulary = module.lm_head.out_features
-        return cls(module.shape, vocabulary, dtype, inputs.device.type, *inputs.shape)
+        vocabulary, (batch, length) = module.lm_head.out_features, inputs.shape[-2:]
+        return cls(
+            module.shape, vocabulary, dtype, inputs.device.type, batch, length, module.members
+        )
+
+    def module(self, device: str | torch.device) -> Any:
+        """A model of that form, whose weights mean nothing."""
+        import torch
+
+        from bimix_tune.training.model import Llama
+        from bimix_tune.training.stacked import StackedLlama
+
+        form = (self.shape, self.vocabulary, getattr(torch, self.dtype))
+        module = Llama(*form) if self.members == 1 else StackedLlama(*form, self.members)
+        return module.to(device)
 
     @cached_property
     def key(self) -> str:
@@ -117,8 +133,9 @@ class Compilation:
         """Compile the loss of a model, or read it where that has been done before.
 
         Returns:
-            The loss, with and without gradient, for inputs and labels of (batch, length); on a
-            GPU its kernels are launched as one CUDA graph.
+            The loss, with and without gradient, for inputs and labels of (batch, length), with a
+            leading axis of members if there are several; on a GPU its kernels are launched as
+            one CUDA graph.
         """
         import torch
 
@@ -126,10 +143,12 @@ class Compilation:
 
         parameters = list(module.parameters())
         device = parameters[0].device
-        tokens = torch.zeros(self.batch, self.length, dtype=torch.int64, device=device)
+        several = () if self.members == 1 else (self.members,)
+        shape = (*several, self.batch, self.length)
+        tokens = torch.zeros(shape, dtype=torch.int64, device=device)
         labels = tokens.clone()  # one tensor in both places would be another program
         angles = module.angles(tokens)
-        whole = fits(tokens.numel(), module.lm_head.weight, module.dtype)
+        whole = self.members > 1 or fits(tokens.numel(), module.lm_head.weight, module.dtype)
         compiled = torch.compile(
             type(module).loss_with_angles if whole else type(module).hidden,
             fullgraph=True,
@@ -151,7 +170,7 @@ class Compilation:
             with torch.no_grad():
                 loss(tokens, labels)
             with torch.enable_grad():
-                torch.autograd.grad(loss(tokens, labels), parameters)
+                torch.autograd.grad(loss(tokens, labels).sum(), parameters)
         if device.type == "cuda":
             from bimix_tune.training.cuda_graph import graphed
 
@@ -220,14 +239,11 @@ def compile_now(unit: Compilation) -> None:
     """Fill the cache and write the outcome."""
     import torch
 
-    from bimix_tune.training.model import Llama
-
     if unit.device == "cpu":
         torch.set_num_threads(1)  # code depends on it; see `device.one_thread`
     error = None
     try:
-        module = Llama(unit.shape, unit.vocabulary, getattr(torch, unit.dtype)).to(unit.device)
-        unit.load(module)
+        unit.load(unit.module(unit.device))
     except RuntimeError as reason:  # the compiler's own; a full disk, say, is not for ever
         error = one_line(reason, LONGEST_REASON)
     write_atomic(unit.path, json.dumps({"error": error}))

@@ -71,9 +71,13 @@ class SwitchingLoss:
             return self._compiled(inputs.contiguous(), labels.contiguous())
         return self._module.loss(inputs, labels)
 
+    def expect(self, calls: int) -> None:
+        """At least so many calls with gradient are still to come."""
+        self._calls = max(self._calls, self._done + calls)
+
     def _fits(self, inputs: Tensor) -> bool:
         unit = self._compilation
-        return unit is not None and tuple(inputs.shape) == (unit.batch, unit.length)
+        return unit is not None and tuple(inputs.shape[-2:]) == (unit.batch, unit.length)
 
     def _consider(self, inputs: Tensor) -> None:
         """Load, or have compiled, what this run needs, if there is time to gain."""

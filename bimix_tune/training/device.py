@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -61,6 +62,18 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def now(device: torch.device) -> float:
+    """Seconds to time work with: of the processor on a CPU, else of the wall, after all that was
+    asked of a GPU is done.
+
+    The wall clock of a CPU that others use too would tell of them.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
 @contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
     """Compute with one thread on a CPU, and with as many as before afterwards.
@@ -109,25 +122,28 @@ def available(device: torch.device) -> int | None:
     return free_memory() if device.type == "cpu" else None
 
 
-def check_memory(trainer: TorchTrainer, device: torch.device, what: str, text: int) -> bool:
-    """Refuse a run that needs more memory than is free now.
+def check_memory(
+    trainer: TorchTrainer, device: torch.device, what: str, text: int = 0, members: int = 1
+) -> bool:
+    """Refuse runs that need more memory than is free now.
 
     Args:
         trainer: What is to run, in this process or in all that share the run.
         device: Where.
         what: The proxy in words.
         text: Bytes of its training text.
+        members: How many such runs share the process.
 
     Returns:
         Whether a GPU shall hold that text besides: if it takes a small share of what is free
         (`bimix_tune.training.memory.TEXT_SHARE`) and all fits.
 
     Raises:
-        OutOfMemoryError: It does not fit; says the numbers.
+        OutOfMemoryError: They do not fit; says the numbers.
     """
     free = available(device)
     mixed = compute_dtype(device) != torch.float32
-    needs = trainer.footprint(), trainer.steps(), device.type, mixed, place()[1]
+    needs = trainer.footprint(), trainer.steps(), device.type, mixed, place()[1], members
     require(predict(*needs), free, what, neighbours(device), "processes")
     if device.type == "cpu" or free is None:
         return False

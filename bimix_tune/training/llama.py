@@ -17,6 +17,7 @@ COMPILE = ("auto", "never", "always")
 if TYPE_CHECKING:
     import torch
 
+    from bimix_tune.training.ensemble import Ensemble
     from bimix_tune.training.step import Proxy
 
 
@@ -34,6 +35,8 @@ class LlamaTrainer(TorchTrainer):
 
     The other options are those of `TorchTrainer`.
     """
+
+    stacks = True
 
     size: str = "1M"
     compile: str = "auto"
@@ -69,6 +72,7 @@ class LlamaTrainer(TorchTrainer):
         import torch
 
         from bimix_tune.training.compiled import SwitchingLoss
+        from bimix_tune.training.ensemble import Member
         from bimix_tune.training.model import Llama
         from bimix_tune.training.step import Proxy, passes
 
@@ -84,7 +88,45 @@ class LlamaTrainer(TorchTrainer):
         micro_batch = self.micro_batch(device)
         calls = passes(self.steps(), micro_batch)
         loss = SwitchingLoss(module, self.compile, calls, notes)
-        return Proxy(module, loss, device, micro_batch, notes)
+        if self.members == 1:
+            return Proxy(module, loss, device, micro_batch, notes)
+        ensemble = self.ensemble(device)
+        notes["members"] = ensemble.verdict
+        member = Member(ensemble, module, loss)
+        return Proxy(module, member, device, micro_batch, notes, member.under_way)
+
+    def at_once(self) -> int:
+        """`members` where they are faster together, else one; the first call measures that.
+
+        Raises:
+            ConfigError: There is no such device here.
+        """
+        from bimix_tune.training.device import choose_device
+
+        if self.members == 1:
+            return 1
+        pays = self.ensemble(choose_device(self.device)).pays(self.members)
+        return self.members if pays else 1
+
+    def ensemble(self, device: torch.device) -> Ensemble:
+        """Where runs in this process meet."""
+        from bimix_tune.training.compile_ahead import Compilation
+        from bimix_tune.training.device import check_memory
+        from bimix_tune.training.ensemble_trial import ensemble_of
+        from bimix_tune.training.step import passes
+
+        rows, steps = self.micro_batch(device), self.steps()
+        form = (self.shape(), Corpus.open(self.corpus).vocab_size)
+        dtype = str(self.dtype(device)).removeprefix("torch.")
+        unit = Compilation(*form, dtype, device.type, rows, steps.sequence_length, self.members)
+        what = f"{self.members} proxies at once ({self!r})"
+        return ensemble_of(
+            unit,
+            device,
+            self.compile,
+            passes(steps, rows),
+            lambda: check_memory(self, device, what, members=self.members),
+        )
 
     def save(self, proxy: Proxy, corpus: Corpus, folder: Path) -> None:
         proxy.module.save(folder, self.steps().sequence_length, corpus.end_token)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bimix_tune.errors import OutOfMemoryError
@@ -101,9 +101,10 @@ def predict(
     device: str,
     mixed: bool,
     processes: int = 1,
+    members: int = 1,
     text: int = 0,
 ) -> Memory:
-    """Memory of a training, in each process that shares it.
+    """Memory of a training, or of several at once, in each process that has a share of it.
 
     On a CPU 0.9 to 1.6 times what is measured; without bfloat16 products, activations are counted
     twice, which is a little too much.
@@ -114,23 +115,29 @@ def predict(
         device: Type of the device.
         mixed: Whether products are in bfloat16, so that weights are cast.
         processes: How many share a batch.
+        members: How many compute together; see `bimix_tune.training.ensemble`.
         text: Bytes of training text that the device holds.
     """
     p, size = footprint.parameters, 1 if mixed else 2
     rows = micro_batch(steps, footprint.pass_bytes, device, processes)
     tokens = rows * steps.sequence_length
+    chunked = footprint.chunked and members == 1  # a compiled common pass has all at once
     parts = {
         "weights": WEIGHT * p,
         "gradients": GRADIENT * p,
         "AdamW moments": MOMENTS * p,
         "bfloat16 weights": CAST * p if mixed else 0,
         "average of the weights": AVERAGE * p,
+        "copies for a common pass": (WEIGHT + GRADIENT) * p if members > 1 else 0,
         "activations": tokens * footprint.token_bytes * size,
-        "logits": footprint.logits(tokens) * size,
+        "logits": replace(footprint, chunked=chunked).logits(tokens) * size,
+    }
+    once = {
         "training text": text,
         "PyTorch": CPU_WORKSPACE if device == "cpu" else GPU_WORKSPACE,
     }
-    return Memory({name: size for name, size in parts.items() if size})
+    sizes = {name: members * size for name, size in parts.items()} | once
+    return Memory({name: size for name, size in sizes.items() if size})
 
 
 def require(

@@ -30,10 +30,15 @@ PLAIN_ATTENTION_BELOW = 1024
 
 
 def joint_linear(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """Several bias-free linear layers of one input as one product, in the type of ``x``."""
-    if len(layers) == 1:
-        return F.linear(x, layers[0].weight.to(x.dtype))
-    return F.linear(x, torch.cat([layer.weight.to(x.dtype) for layer in layers]))
+    """Several bias-free linear layers of one input as one product, in the type of ``x``.
+
+    Args:
+        x: (..., d), or (K, N, d) where the weights of K members are stacked.
+        layers: With weights (out, d), or (K, out, d).
+    """
+    weights = [layer.weight.to(x.dtype) for layer in layers]
+    weight = weights[0] if len(weights) == 1 else torch.cat(weights, dim=-2)
+    return F.linear(x, weight) if weight.dim() == 2 else torch.bmm(x, weight.mT)
 
 
 class RMSNorm(nn.Module):
@@ -44,7 +49,10 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), NORM_EPSILON)
+        weight = self.weight.to(x.dtype)
+        if weight.dim() == 1:
+            return F.rms_norm(x, weight.shape, weight, NORM_EPSILON)
+        return F.rms_norm(x, weight.shape[1:], eps=NORM_EPSILON) * weight.unsqueeze(1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -84,14 +92,13 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(shape.width, shape.width, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        batch, length, width = x.shape
+        length, head = cos.shape
         qkv = joint_linear(x, self.q_proj, self.k_proj, self.v_proj)
         q, k, v = (
-            part.view(batch, length, self.heads, -1).transpose(1, 2) for part in qkv.chunk(3, -1)
+            part.view(-1, length, self.heads, head).transpose(1, 2) for part in qkv.chunk(3, -1)
         )
         mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
-        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
-        return joint_linear(mixed, self.o_proj)
+        return joint_linear(mixed.transpose(1, 2).reshape(x.shape), self.o_proj)
 
 
 class MLP(nn.Module):
@@ -141,7 +148,7 @@ class Llama(nn.Module):
         tied: bool = False,
     ) -> None:
         super().__init__()
-        self.shape, self.dtype, self.tied = shape, dtype, tied
+        self.shape, self.dtype, self.tied, self.members = shape, dtype, tied, 1
         self.model = nn.Module()
         self.model.embed_tokens = nn.Embedding(vocabulary, shape.width)
         self.model.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
@@ -191,8 +198,8 @@ class Llama(nn.Module):
         return linear_cross_entropy(hidden, self.lm_head.weight, labels.flatten())
 
     def angles(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of the rotary angles of (B, S) tokens, (S, head) each; see `rotate`."""
-        head, length, device = self.shape.width // self.shape.heads, tokens.shape[1], tokens.device
+        """Cosine and sine of the rotary angles of (..., S) tokens, (S, head) each; see `rotate`."""
+        head, length, device = self.shape.width // self.shape.heads, tokens.shape[-1], tokens.device
         speeds = ROPE_BASE ** (-torch.arange(0, head, 2, device=device).float() / head)
         angles = torch.outer(torch.arange(length, device=device).float(), speeds)
         cos, sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.cross_entropy import IGNORED
 from bimix_tune.training.evaluate import Loss
 from bimix_tune.training.parallel import own_rows, place, shared, summed
@@ -31,6 +32,8 @@ class Proxy:
         device: Where it is.
         micro_batch: Sequences that go through the model at once.
         notes: What to record about the model; they may change while it trains.
+        under_way: Takes and gives the checkpoints of its run, for a proxy that must know when it
+            is trained.
     """
 
     module: nn.Module
@@ -38,6 +41,7 @@ class Proxy:
     device: torch.device
     micro_batch: int
     notes: Mapping[str, str | float | int]
+    under_way: Callable[[Iterator[Checkpoint]], Iterator[Checkpoint]] = iter
 
 
 class Stepper:

@@ -50,6 +50,9 @@ class TorchTrainer(ABC):
             (see `bimix_tune.training.parametrisation`); None follows the budget.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or any name PyTorch knows.
         processes: Processes that share a run, on a GPU each; see `bimix_tune.training.group`.
+        members: Runs that share a process, and compute together where that is measured to be
+            faster: proxies below about 0.2M parameters and 1k tokens a step on a CPU. See
+            `bimix_tune.training.ensemble`; `LlamaTrainer` only, with the executor ``ray``.
         unique_tokens: Training tokens that a run may read of a domain, so that its text repeats
             as often as in the training that the search is for; a domain that is not named is
             read whole. See `bimix_tune.training.mixing.matched_repetition`.
@@ -65,6 +68,8 @@ class TorchTrainer(ABC):
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
+    stacks: ClassVar[bool] = False
+    """Whether several runs can share a process."""
 
     corpus: str | Path
     tokens: int
@@ -77,12 +82,14 @@ class TorchTrainer(ABC):
     learning_rate: float | None = None
     device: str = "auto"
     processes: int = 1
+    members: int = 1
     unique_tokens: Mapping[str, int] | None = field(default=None, hash=False)
     save_to: str | Path | None = None
     states: str | Path | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
+        self._check_members()
         if self.unit not in (BITS_PER_BYTE, NATS_PER_TOKEN):
             raise ConfigError(
                 f"unit must be {BITS_PER_BYTE!r} or {NATS_PER_TOKEN!r}, but got {self.unit!r}"
@@ -114,6 +121,18 @@ class TorchTrainer(ABC):
                 whole = option.type.startswith("float") or isinstance(value, int)
                 if not (number and whole and value > 0):
                     raise ConfigError(f"{option.name} must be {kind} > 0, but got {value!r}")
+
+    def _check_members(self) -> None:
+        if self.members > 1 and not self.stacks:
+            raise ConfigError(
+                f"{type(self).__name__} cannot train several proxies at once: members must be 1, "
+                f"but got {self.members}; the trainer `llama` can"
+            )
+        if self.members > 1 and self.processes > 1:
+            raise ConfigError(
+                "runs share a process (members) or have several each (processes), not both, "
+                f"but got members={self.members} and processes={self.processes}"
+            )
 
     def _check_unique_tokens(self, known: tuple[str, ...]) -> None:
         for name, count in (self.unique_tokens or {}).items():
@@ -163,6 +182,10 @@ class TorchTrainer(ABC):
 
         return micro_batch(self.steps(), self.footprint().pass_bytes, device.type, place()[1])
 
+    def at_once(self) -> int:
+        """How many runs one process should have under way, on this machine."""
+        return 1
+
     def run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
         """Train; see `bimix_tune.training.base.Trainer.run`.
 
@@ -206,7 +229,7 @@ class TorchTrainer(ABC):
             file = self._state_file(corpus, mixture, seed)
             training = Training(proxy, corpus, mixture, seed, recipe, file, hold_text)
             with closing(training.run()) as checkpoints:
-                for checkpoint in checkpoints:
+                for checkpoint in proxy.under_way(checkpoints):
                     yield self._with_weights(checkpoint, proxy, corpus, run_name(mixture, seed))
 
     def _recipe(self) -> Recipe:

@@ -51,7 +51,7 @@ def result(**changes):
 
 def test_a_cpu_leaves_out_what_takes_long():
     names = [job.blank.case for job in campaign._jobs(None, 1, "cpu", None)]
-    assert names == ["byte", "2k", "4k", "50k"]
+    assert names == ["0.1M", "byte", "2k", "4k", "50k"]
     jobs = {job.blank.case: job.blank for job in campaign._jobs(None, 1, "cuda", None)}
     assert list(jobs) == list(CASES)
     assert (jobs["50k"].batch_tokens, jobs["4k"].batch_tokens) == (65_536, 4096)

@@ -70,9 +70,25 @@ def test_a_case_that_fails_is_told_and_kept(tiny, monkeypatch):
     assert "case tiny: OutOfMemoryError: too much" in errors
 
 
+def test_members_are_timed_together_and_apart(tiny, monkeypatch):
+    monkeypatch.setattr(f"{PACKAGE}.members.CASES", {"tiny": TINY})
+    monkeypatch.setattr(f"{PACKAGE}.members.COMPILE", "never")
+    told = ("--members", "3", "--cases", "tiny", "--rounds", "3")
+    code, output, errors = tiny(*told)
+    assert (code, errors) == (0, "")
+    assert "Several proxies at once" in output
+    monkeypatch.setattr(f"{PACKAGE}.members.SEED", 1)  # of those together
+    code, _, errors = tiny(*told)
+    assert code == 1
+    assert "together and alone do not train alike: tiny" in errors
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--members", "1"), "members must be at least 2 to be together, but got 1"),
+        (("--members", "2", "--cases", "0.2M"), "no case '0.2M'"),
+        (("--members", "2", "--batch-tokens", "100"), "multiple of the 128 tokens of a sequence"),
         (("--cases", "tinny"), "no case 'tinny'; did you mean 'tiny'?"),
         (("--batch-tokens", "17"), "multiple of the 16 tokens of a sequence of case tiny"),
         (("--batch-tokens", "many"), "--batch-tokens must be a whole number"),

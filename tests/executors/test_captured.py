@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import sys
+import threading
 import time
 
 import pytest
@@ -43,6 +44,47 @@ def test_the_latest_output_is_kept():
     assert len(rest) <= KEPT_CHARACTERS
     dropped = int(first.split()[1].replace(",", ""))
     assert dropped + len(rest) == 200_000 + KEPT_CHARACTERS + 5 + len("the end")
+
+
+def test_threads_keep_what_is_theirs_and_share_what_is_nobodys(capsys):
+    """They enter and leave in any order."""
+    streams, found = (sys.stdout, sys.stderr), {}
+    entered, told, left = (threading.Barrier(3, timeout=30) for _ in range(3))
+
+    def talk(name, first_to_leave):
+        captured = Captured()
+        with captured:
+            entered.wait()
+            print(name)  # noqa: T201
+            logging.getLogger("some.package").warning(name)
+            told.wait()
+            found[name] = captured.take()
+            if not first_to_leave:
+                left.wait()
+                print(name, "again")  # noqa: T201
+        if first_to_leave:
+            left.wait()
+        found[name] += captured.take()
+
+    threads = [
+        threading.Thread(target=talk, args=("a", True)),
+        threading.Thread(target=talk, args=("b", False)),
+    ]
+    for thread in threads:
+        thread.start()
+    entered.wait()
+    time.sleep(0.1)
+    print("from elsewhere")  # noqa: T201
+    told.wait()
+    left.wait()
+    for thread in threads:
+        thread.join()
+    assert "from elsewhere\n" in found["a"] and "from elsewhere\n" in found["b"]
+    assert found["a"].replace("from elsewhere\n", "") == "a\nWARNING some.package: a\n"
+    said = "b\nWARNING some.package: b\nb again\n"
+    assert found["b"].replace("from elsewhere\n", "") == said
+    assert (sys.stdout, sys.stderr) == streams
+    assert capsys.readouterr().out.count("from elsewhere") == 1
 
 
 def make_talker():

@@ -146,3 +146,57 @@ def test_a_worker_that_cannot_get_its_corpus_says_why():
 
     (message,) = read(RayWorker(Gate(), Source()), Down)
     assert message == Down("OSError: [Errno 28] No space left on device")
+
+
+class Gates:
+    """Two runs at once; each ends when its own gate, by seed, is open."""
+
+    def __init__(self):
+        self.gates = [threading.Event() for _ in range(4)]
+
+    def at_once(self):
+        return 2
+
+    def run(self, mixture, seed):
+        yield Checkpoint(1, {"web": 1.0})
+        assert self.gates[seed].wait(30)
+        if seed == 3:
+            raise DivergedError("nan")
+        yield Checkpoint(2, {"web": 1.0})
+
+
+def test_as_many_run_at_once_as_the_trainer_wants():
+    trainer = Gates()
+    worker = RayWorker(trainer)
+    for number in range(4):
+        worker.add(Job(number, MIXTURE, number))
+    messages = []
+    while len([m for m in messages if isinstance(m, Began)]) < 2:
+        messages += worker.news(len(messages), 10.0)
+    assert messages[0] == Up("host/1", "node", room=2)
+    began = {m.job_id: m.lane for m in messages if isinstance(m, Began)}
+    assert sorted(began) == [0, 1] and sorted(began.values()) == [0, 1]
+    trainer.gates[1].set()  # the second one ends first, and the third takes its place
+    messages += read(worker, Ended(1), len(messages))
+    messages += read(worker, Point, len(messages)) if Began(2, began[1]) not in messages else []
+    worker.stop(0)
+    worker.stop(3)
+    trainer.gates[0].set()
+    messages += read(worker, Ended, len(messages))
+    assert [m for m in messages if isinstance(m, Returned)] == [Returned(3)]
+    assert [m for m in messages if isinstance(m, Ended)] == [Ended(1), Ended(0, stopped=True)]
+    trainer.gates[2].set()
+    messages += read(worker, Ended(2), len(messages))
+    worker.drain(30.0)
+
+
+def test_an_error_of_one_leaves_the_other_at_work():
+    trainer = Gates()
+    worker = RayWorker(trainer)
+    worker.add(Job(0, MIXTURE, 0))
+    worker.add(Job(3, MIXTURE, 3))
+    trainer.gates[3].set()
+    messages = read(worker, Ended)
+    assert messages[-1] == Ended(3, cause="DivergedError: nan")
+    trainer.gates[0].set()
+    assert read(worker, Ended, len(messages))[-1] == Ended(0)

@@ -99,15 +99,25 @@ def _jobs(
         if name not in CASES:
             raise ConfigError(f"no case {name!r}" + did_you_mean(name, CASES))
         case = CASES[name]
-        tokens = batch_tokens or case.batch_tokens(device)
-        if tokens < 1 or tokens % case.length:
-            raise ConfigError(
-                f"batch_tokens must be a multiple of the {case.length} tokens of a sequence of "
-                f"case {name}, but got {tokens}"
-            )
+        tokens = step_tokens(name, case, device, batch_tokens)
         steps = case.steps_of_round(device)
         jobs.append(Job(case, Speed(name, device, tokens, rounds, steps, code_digest())))
     return jobs
+
+
+def step_tokens(name: str, case: Case, device: str, wanted: int | None) -> int:
+    """Tokens of a step: those wanted, or what the case says.
+
+    Raises:
+        ConfigError: They are no whole sequences.
+    """
+    tokens = wanted or case.batch_tokens(device)
+    if tokens < 1 or tokens % case.length:
+        raise ConfigError(
+            f"batch_tokens must be a multiple of the {case.length} tokens of a sequence of "
+            f"case {name}, but got {tokens}"
+        )
+    return tokens
 
 
 def time_case(job: Job, device: torch.device) -> Speed:
@@ -136,7 +146,7 @@ def _measure(job: Job, corpus: Path, device: torch.device) -> Speed:
     from bimix_tune.benchmark.training_speed.start import start_times
 
     case, blank = job.case, job.blank
-    precisions = _precisions(device)
+    precisions = precisions_of(device)
     tokens, steps = blank.batch_tokens, 1 + steps_needed(blank.rounds, blank.steps)
     trainings = {}
     for precision in precisions:
@@ -163,7 +173,7 @@ def _gpus() -> int:
     return int(torch.cuda.device_count())
 
 
-def _precisions(device: torch.device) -> tuple[str, ...]:
+def precisions_of(device: torch.device) -> tuple[str, ...]:
     """The lean trainer's own first; bfloat16 that would be emulated is left out."""
     import torch
 

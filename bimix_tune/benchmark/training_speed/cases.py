@@ -59,6 +59,7 @@ class Case:
 GPU_STEPS = 20
 
 CASES: Mapping[str, Case] = {
+    "0.1M": Case(shape_of("0.1M"), 256, 128, 512, 512, steps=8),
     "byte": Case(REGMIX_1M, 256, 256, 2048, 16_384),
     "2k": Case(FEW_HEADS, 2048, 128, 2048, 4096),
     "4k": Case(FEW_HEADS, 4096, 256, 2048, 4096),

@@ -1,4 +1,4 @@
-"""What time means here: of the processor on a CPU, of the wall on a GPU that has caught up."""
+"""When a machine is quiet enough to be timed, and what it is."""
 
 from __future__ import annotations
 
@@ -12,17 +12,6 @@ import torch
 QUIET_SECONDS, QUIET_TIMES = 0.2, 3
 QUIET_SHARE = 0.1
 SETTLE_SECONDS = 600.0
-
-
-def now(device: torch.device) -> float:
-    """Seconds, after all that was asked of a GPU is done.
-
-    The wall clock of a CPU that others use too would tell of them.
-    """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
 
 
 def settle() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from bimix_tune.benchmark.training_speed.cases import Case
-from bimix_tune.benchmark.training_speed.clock import now
 from bimix_tune.benchmark.training_speed.lean import MIXTURE, SEED, case_trainer
 from bimix_tune.training import loop
 from bimix_tune.training.base import Checkpoint
+from bimix_tune.training.device import now
 
 STEPS = 60
 """Of the run: few, so that what comes once in a run weighs more than in a longer one."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import torch
 
-from bimix_tune.benchmark.training_speed.clock import now
 from bimix_tune.benchmark.training_speed.lean import PRECISIONS
 from bimix_tune.benchmark.training_speed.paced import Paced
+from bimix_tune.training.device import now
 
 CPU_WIDTH, CPU_REPEATS = 2048, 3
 GPU_WIDTH, GPU_REPEATS = 8192, 20

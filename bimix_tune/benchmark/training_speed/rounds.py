@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bimix_tune.benchmark.training_speed.clock import now, settle
+from bimix_tune.benchmark.training_speed.clock import settle
 from bimix_tune.benchmark.training_speed.paced import Paced, Told
 from bimix_tune.benchmark.training_speed.peak import kernels_of_step
+from bimix_tune.training.device import now
 
 WARM_UP = 2
 """Rounds before the first one that counts."""

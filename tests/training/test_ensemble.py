@@ -249,7 +249,7 @@ def test_without_room_for_all_they_go_one_at_a_time(
 
 def test_memory_counts_all_members() -> None:
     footprint, steps = Footprint(10**6, 1000, 2048, chunked=True), Steps(10**6, 128, 8)
-    one, four = (predict(footprint, steps, "cpu", True, n).parts for n in (1, 4))
+    one, four = (predict(footprint, steps, "cpu", True, members=n).parts for n in (1, 4))
     for name in ("weights", "gradients", "AdamW moments", "average of the weights", "activations"):
         assert four[name] == 4 * one[name]
     assert four["copies for a common pass"] == 4 * 8 * 10**6

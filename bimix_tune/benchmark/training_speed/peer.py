@@ -14,6 +14,9 @@ rates as the lean trainer. Every setting that is not the library's own default i
 - labels are shifted already (``shift_labels``, which `remove_unused_columns` would drop), so that
   both sides predict S tokens of a row;
 - no logging, saving, evaluation or progress bar: it does nothing but train.
+
+Both are in one process, so the huge pages that the lean trainer asks for (`device.HUGE_PAGES`) serve
+this side as well, which by itself would spend up to a fifth of a step on page faults.
 """
 
 from __future__ import annotations

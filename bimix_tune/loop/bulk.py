@@ -67,6 +67,24 @@ def write(
     return added, pending.keys() - open_.keys()
 
 
+def begin(storage: RDBStorage, trial_id: int) -> bool:
+    """Let a trial that waits run; whether it did still wait.
+
+    Optuna looks first and writes then, which two drivers can do at once where a database, SQLite
+    for one, locks no rows.
+    """
+    import sqlalchemy
+    from optuna.storages._rdb import models
+
+    trials = models.TrialModel.__table__
+    waits = (trials.c.trial_id == trial_id) & (trials.c.state == TrialState.WAITING)
+    begun = {"state": TrialState.RUNNING, "datetime_start": datetime.now()}
+    with storage.engine.begin() as connection:
+        return bool(
+            connection.execute(sqlalchemy.update(trials).where(waits).values(begun)).rowcount
+        )
+
+
 def _open(connection: Any, trials: Any, ids: Iterable[int]) -> list[int]:
     """Those of some trials that have not ended."""
     import sqlalchemy

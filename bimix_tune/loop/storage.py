@@ -289,13 +289,18 @@ class DriverStorage(BaseStorage):
     def _begin(self, trial_id: int, state: TrialState) -> bool:
         """Take a trial out of the queue, unless another driver has it."""
         self.flush()
-        done = self._patiently(lambda: self.backend.set_trial_state_values(trial_id, state))
+        done = self._patiently(lambda: self._take_out(trial_id, state))
         if done:
             trial = self._take(self._trial(trial_id))
             self._mine.add(trial._trial_id)
             for key, value in self.mark.items():
                 self.set_trial_user_attr(trial_id, key, value)
-        return bool(done)
+        return done
+
+    def _take_out(self, trial_id: int, state: TrialState) -> bool:
+        if isinstance(self.backend, RDBStorage):
+            return bulk.begin(self.backend, trial_id)
+        return bool(self.backend.set_trial_state_values(trial_id, state))
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float

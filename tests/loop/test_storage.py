@@ -2,6 +2,8 @@
 
 import errno
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -144,6 +146,28 @@ def test_a_trial_that_another_driver_ended_is_given_up(backend):
     assert not storage.owns(trial.number)
     assert study.trials[0].state == TrialState.FAIL
     assert plain_study(backend).trials[0].state == TrialState.FAIL
+
+
+def test_a_queued_trial_goes_to_one_of_the_drivers_that_want_it(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    backends = [optuna.storages.RDBStorage(url) for _ in range(3)]
+    first = driver_study(backends[0])[0]
+    for _ in range(60):
+        first.enqueue_trial({})
+    ids = [t._trial_id for t in plain_study(backends[0]).get_trials(deepcopy=False)]
+    together = threading.Barrier(len(backends))
+
+    def taken(backend):
+        storage, mine = driver_study(backend)[1], []
+        storage.refresh()
+        for i in ids:
+            together.wait()
+            if storage.set_trial_state_values(i, TrialState.RUNNING):
+                mine.append(i)
+        return mine
+
+    with ThreadPoolExecutor(len(backends)) as threads:
+        assert sorted(i for mine in threads.map(taken, backends) for i in mine) == ids
 
 
 def test_a_storage_that_comes_back_costs_nothing(tmp_path, monkeypatch):

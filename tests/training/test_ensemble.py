@@ -255,7 +255,7 @@ def test_memory_counts_all_members() -> None:
     assert four["copies for a common pass"] == 4 * 8 * 10**6
     assert four["PyTorch"] == one["PyTorch"]
     large = Footprint(10**6, 1000, 200_000, chunked=True)
-    assert large.logits(1024) < predict(large, steps, "cpu", True, 2).parts["logits"] // 2
+    assert large.logits(1024) < predict(large, steps, "cpu", True, members=2).parts["logits"] // 2
 
 
 def test_what_cannot_be_is_refused(corpus: Path) -> None:

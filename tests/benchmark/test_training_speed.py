@@ -2,18 +2,19 @@
 
 import dataclasses
 import math
-import subprocess
+import os
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from scipy.stats import binom
 
 from bimix_tune.benchmark.training_speed import CASES, Case, Speed, campaign, markdown, sheets
+from bimix_tune.benchmark.training_speed.apart import Apart
 from bimix_tune.benchmark.training_speed.clock import settle
 from bimix_tune.benchmark.training_speed.lean import MIXTURE, case_trainer
 from bimix_tune.benchmark.training_speed.overhead import _share
@@ -22,8 +23,9 @@ from bimix_tune.benchmark.training_speed.record import median_ratio
 from bimix_tune.benchmark.training_speed.start import start_times
 from bimix_tune.benchmark.training_speed.text import write_text
 from bimix_tune.corpus import Corpus
-from bimix_tune.errors import TrainingError
+from bimix_tune.errors import DivergedError, TrainingError
 from bimix_tune.training.base import Checkpoint
+from bimix_tune.training.device import HUGE_PAGES
 from bimix_tune.training.model import Llama
 from bimix_tune.training.sizes import Shape
 
@@ -91,7 +93,7 @@ def test_turns_are_taken_one_by_one():
 
         return steps
 
-    with Paced(train("a")) as a, Paced(train("b")) as b:
+    with Paced(train("a"), CPU) as a, Paced(train("b"), CPU) as b:
         for _ in range(2):
             a.advance(2)
             b.advance(1)
@@ -105,12 +107,49 @@ def test_a_training_that_fails_or_ends_is_told():
         told(1.0)
         raise ValueError("no")
 
-    with Paced(fails) as training, pytest.raises(ValueError, match="no"):
+    with Paced(fails, CPU) as training, pytest.raises(ValueError, match="no"):
         training.advance(2)
-    with Paced(lambda told: told(1.0)) as training:
+    with Paced(lambda told: told(1.0), CPU) as training:
         training.advance(1)
         with pytest.raises(TrainingError, match="over after 1 steps"):
             training.advance(1)
+
+
+def counts_up():
+    """A training whose first losses tell its process, and whether huge pages are asked for."""
+
+    def train(told):
+        told(float(os.getpid()))
+        told(float(HUGE_PAGES in os.environ))
+        sum(range(10**6))
+        told(2.0)
+        raise DivergedError("it is not finite")
+
+    return train
+
+
+def dies():
+    return lambda told: os._exit(1)
+
+
+def test_a_contender_has_a_process_of_its_own(monkeypatch):
+    monkeypatch.setenv(HUGE_PAGES, "1")
+    with Apart(counts_up, CPU) as training:
+        training.advance(2)
+        assert training.advance(1) > 0
+        process, huge, last = training.told()
+        assert process != os.getpid()
+        assert (huge, last) == (0.0, 2.0)
+        assert training.kernels() is None
+        with pytest.raises(DivergedError, match="it is not finite"):
+            training.advance(1)
+    assert os.environ[HUGE_PAGES] == "1"
+    assert not psutil.pid_exists(int(process))
+
+
+def test_a_contender_that_dies_is_told():
+    with Apart(dies, CPU) as training, pytest.raises(TrainingError, match="died"):
+        training.advance(1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 9, 10, 20])
@@ -200,27 +239,3 @@ def test_the_lean_trainer_takes_the_shape_of_the_case(tmp_path):
     assert module.shape == TINY.shape
     assert module.dtype == torch.float32
     assert trainer.steps().count == 10
-
-
-PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-FAULTS = """
-import resource, torch
-from bimix_tune.benchmark.training_speed.pages import huge_pages
-from bimix_tune.training.device import choose_device
-choose_device("cpu")
-for given in (True, False, True):
-    huge_pages(given)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(2**26, dtype=torch.uint8)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(
-    not PAGES.exists() or "[madvise]" not in PAGES.read_text(),
-    reason="this system gives huge pages to nobody, or unasked",
-)
-def test_huge_pages_come_and_go_with_the_turns():
-    told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, check=True).stdout
-    ours, theirs, again = map(int, told.split())
-    assert max(ours, again) < theirs / 4

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bimix_tune.benchmark.training_speed import Case, Speed, campaign
+from bimix_tune.benchmark.training_speed.paced import Paced
 from bimix_tune.benchmark.training_speed.record import TOLERANCES
 from bimix_tune.errors import OutOfMemoryError
 from bimix_tune.training.sizes import Shape
@@ -23,6 +24,12 @@ def tiny(monkeypatch, cli):
     monkeypatch.setattr(f"{PACKAGE}.peak.CPU_WIDTH", 64)
     monkeypatch.setattr(f"{PACKAGE}.lean.COMPILE", "never")  # it takes long
     return lambda *args: cli("benchmark", "training", "--device", "cpu", "--output", "out", *args)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Contenders that a changed module reaches."""
+    monkeypatch.setattr(f"{PACKAGE}.apart.Apart", lambda made, device: Paced(made(), device))
 
 
 def test_both_sides_train_alike_and_are_timed_by_turns(tiny, tmp_path):
@@ -45,7 +52,7 @@ def test_a_case_that_is_done_is_not_timed_again(tiny, monkeypatch):
     assert tiny("--rounds", "1")[0] == 0
 
 
-def test_other_weights_are_found_out(tiny, monkeypatch, tmp_path):
+def test_other_weights_are_found_out(tiny, in_this_process, monkeypatch, tmp_path):
     monkeypatch.setattr(f"{PACKAGE}.peer.SEED", 1)
     code, _, errors = tiny("--rounds", "1")
     assert code == 1
@@ -53,7 +60,7 @@ def test_other_weights_are_found_out(tiny, monkeypatch, tmp_path):
     assert "must not be compared" in (tmp_path / "out" / "table.md").read_text()
 
 
-def test_another_learning_rate_is_found_out(tiny, monkeypatch):
+def test_another_learning_rate_is_found_out(tiny, in_this_process, monkeypatch):
     monkeypatch.setattr(f"{PACKAGE}.peer.LEARNING_RATE", 1.1e-3)
     code, _, errors = tiny("--rounds", "1")
     assert code == 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.util
 import tempfile
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +85,7 @@ def time_training(
         )
     jobs = _jobs(cases, rounds, place.type, batch_tokens)
     wanted: dict[Hashable, Job] = {job.blank.key: job for job in jobs}
-    work = functools.partial(time_case, device=place)
+    work = partial(time_case, device=place)
     return carry_on(Path(folder) / FILE, wanted, work, Speed.from_json, workers=0, monitor=monitor)
 
 
@@ -137,6 +137,7 @@ def time_case(job: Job, device: torch.device) -> Speed:
 
 
 def _measure(job: Job, corpus: Path, device: torch.device) -> Speed:
+    from bimix_tune.benchmark.training_speed.apart import Apart
     from bimix_tune.benchmark.training_speed.clock import machine
     from bimix_tune.benchmark.training_speed.lean import COMPILE, case_trainer, lean
     from bimix_tune.benchmark.training_speed.overhead import overhead
@@ -151,10 +152,10 @@ def _measure(job: Job, corpus: Path, device: torch.device) -> Speed:
     trainings = {}
     for precision in precisions:
         ours = case_trainer(case, corpus, str(device), precision, tokens, steps, compile=COMPILE)
-        trainings[contender(OURS, precision)] = lean(ours)
-        trainings[contender(PEER, precision)] = peer(ours, device)
+        for name, made in ((OURS, partial(lean, ours)), (PEER, partial(peer, ours, device))):
+            trainings[contender(name, precision)] = Apart(made, device)
     peaks = gemm_peaks(precisions, device)
-    timed = take_turns(trainings, blank.rounds, blank.steps, device)
+    timed = take_turns(trainings, blank.rounds, blank.steps)
     where = (case, corpus, device, precisions[0], tokens)
     return replace(
         blank,
@@ -182,7 +183,7 @@ def precisions_of(device: torch.device) -> tuple[str, ...]:
     return ("bf16", "fp32") if compute_dtype(device) == torch.bfloat16 else ("fp32",)
 
 
-@functools.cache
+@cache
 def code_digest() -> str:
     """Changes with the modules of the trainers and of this benchmark."""
     here = Path(__file__).parent

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from bimix_tune.benchmark.training_speed.cases import Case
 from bimix_tune.benchmark.training_speed.paced import Told
-from bimix_tune.benchmark.training_speed.pages import huge_pages
 from bimix_tune.benchmark.training_speed.text import DOMAINS
 from bimix_tune.mixture import Mixture
 from bimix_tune.training.llama import LlamaTrainer
@@ -78,7 +77,6 @@ def lean(trainer: CaseLlama) -> Callable[[Told], None]:
     """The training of `MIXTURE` as `Paced` wants it."""
 
     def train(told: Told) -> None:
-        huge_pages(True)
         run = trainer.run(MIXTURE, SEED)
         with every_step(told):
             next(run)
@@ -97,7 +95,6 @@ def every_step(told: Told) -> Iterator[None]:
         def _step(self, step: int) -> torch.Tensor:
             loss = super()._step(step)
             told(loss)
-            huge_pages(True)  # here the next turn begins
             return loss
 
     plain = loop.Training

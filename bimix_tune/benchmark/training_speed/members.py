@@ -28,7 +28,7 @@ from bimix_tune.benchmark.training_speed.lean import (
     every_step,
     lean,
 )
-from bimix_tune.benchmark.training_speed.paced import Told
+from bimix_tune.benchmark.training_speed.paced import Paced, Told
 from bimix_tune.benchmark.training_speed.record import TOLERANCES, Ratio, median_ratio
 from bimix_tune.benchmark.training_speed.tables import Sheet
 from bimix_tune.benchmark.training_speed.text import write_text
@@ -144,7 +144,8 @@ def _time(
         losses: list[list[torch.Tensor]] = [[] for _ in range(members)]
         sides = {ALONE: lean(alone), TOGETHER: _together(several, losses)}
         with _no_signs_of_life():
-            timed = take_turns(sides, rounds, members * steps, device)
+            paced = {name: Paced(train, device) for name, train in sides.items()}
+            timed = take_turns(paced, rounds, members * steps)
     own = np.array(timed.losses[ALONE])
     theirs = [np.array([float(loss) for loss in run]) for run in losses]
     return Company(

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from bimix_tune.errors import TrainingError
+from bimix_tune.training.device import now
 
 Told = Callable[[Any], None]
 """Takes the mean loss of a step, a tensor that may still be under way on a GPU."""
@@ -26,26 +29,31 @@ class Paced:
 
     Args:
         train: Trains, and calls what it is given after each optimiser step.
+        device: Where it computes.
 
     Attributes:
         losses: Of all steps so far.
     """
 
-    def __init__(self, train: Callable[[Told], None]) -> None:
+    def __init__(self, train: Callable[[Told], None], device: torch.device) -> None:
         self.losses: list[Any] = []
-        self._train = train
+        self._train, self._device = train, device
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self._left = 0
         self._stopping = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def advance(self, steps: int) -> None:
+    def advance(self, steps: int) -> float:
         """Take so many steps; the first call begins the training.
+
+        Returns:
+            Seconds that they took, see `bimix_tune.training.device.now`.
 
         Raises:
             TrainingError: The training is over before that; whatever else it raises.
         """
+        began = now(self._device)
         if self._thread.ident is None:
             self._thread.start()
         self._left = steps
@@ -53,6 +61,17 @@ class Paced:
         self._back.acquire()
         if self._error is not None:
             raise self._error
+        return now(self._device) - began
+
+    def kernels(self) -> int | None:
+        """Kernels that a GPU runs in a step, which is taken; see `peak.kernels_of_step`."""
+        from bimix_tune.benchmark.training_speed.peak import kernels_of_step
+
+        return kernels_of_step(self, self._device)
+
+    def told(self) -> list[float]:
+        """The losses as numbers."""
+        return [float(loss) for loss in self.losses]
 
     def __enter__(self) -> Paced:
         return self

@@ -13,9 +13,7 @@ rates as the lean trainer. Every setting that is not the library's own default i
   `DataLoader`, with pinned memory (a default), on a CPU none (a default);
 - labels are shifted already (``shift_labels``, which `remove_unused_columns` would drop), so that
   both sides predict S tokens of a row;
-- no logging, saving, evaluation or progress bar: it does nothing but train;
-- no huge pages, for which it does not ask; both trainers are in one process, so they come and go
-  with the turns (`pages.huge_pages`).
+- no logging, saving, evaluation or progress bar: it does nothing but train.
 """
 
 from __future__ import annotations
@@ -35,7 +33,6 @@ from transformers.trainer_callback import TrainerCallback
 
 from bimix_tune.benchmark.training_speed.lean import LEARNING_RATE, MIXTURE, SEED, CaseLlama
 from bimix_tune.benchmark.training_speed.paced import Told
-from bimix_tune.benchmark.training_speed.pages import huge_pages
 from bimix_tune.corpus import Corpus
 from bimix_tune.training.device import available
 from bimix_tune.training.mixing import MixedReader
@@ -105,7 +102,6 @@ class EndOfStep(TrainerCallback):
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         loss, self.trainer.step_loss = self.trainer.step_loss, 0.0
         self._told(loss)
-        huge_pages(False)  # here the next turn begins
 
 
 def peer(ours: CaseLlama, device: torch.device) -> Callable[[Told], None]:
@@ -117,7 +113,6 @@ def peer(ours: CaseLlama, device: torch.device) -> Callable[[Told], None]:
     """
 
     def train(told: Told) -> None:
-        huge_pages(False)
         corpus, steps = Corpus.open(ours.corpus), ours.steps()
         end = EndOfStep(told)
         with tempfile.TemporaryDirectory(prefix="bimix-tune-") as folder:
@@ -131,10 +126,7 @@ def peer(ours: CaseLlama, device: torch.device) -> Callable[[Told], None]:
                 callbacks=[end],
             )
             end.trainer = trainer
-            try:
-                trainer.train()
-            finally:
-                huge_pages(True)
+            trainer.train()
 
     return train
 

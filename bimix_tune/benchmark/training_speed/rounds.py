@@ -1,18 +1,14 @@
-"""Contenders in turn: A B C, A B C, ... in one process."""
+"""Contenders in turn: A B C, A B C, ..."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-
-import torch
+from typing import Protocol
 
 from bimix_tune.benchmark.training_speed.clock import settle
-from bimix_tune.benchmark.training_speed.paced import Paced, Told
-from bimix_tune.benchmark.training_speed.peak import kernels_of_step
-from bimix_tune.training.device import now
 
 WARM_UP = 2
 """Rounds before the first one that counts."""
@@ -34,46 +30,54 @@ def steps_needed(rounds: int, steps: int) -> int:
     return 1 + (WARM_UP + rounds) * steps + 1
 
 
+class Turns(Protocol):
+    """A training that takes its turns: `Paced` in this process, `Apart` in another one."""
+
+    def advance(self, steps: int) -> float:
+        """Take so many steps; answers how many seconds they took."""
+
+    def kernels(self) -> int | None:
+        """Kernels that a GPU runs in a step, which is taken."""
+
+    def told(self) -> list[float]:
+        """The losses of all steps so far."""
+
+
 def take_turns(
-    contenders: Mapping[str, Callable[[Told], None]], rounds: int, steps: int, device: torch.device
+    contenders: Mapping[str, AbstractContextManager[Turns]], rounds: int, steps: int
 ) -> Timed:
     """Time trainings round by round.
 
     Args:
-        contenders: Trainings by name, as `Paced` takes them.
+        contenders: Trainings by name.
         rounds: Rounds to time.
         steps: Steps of each contender in a round.
-        device: Where they compute.
     """
     found = Timed(seconds={name: [] for name in contenders})
     with ExitStack() as stack:
-        trainings = {n: stack.enter_context(Paced(train)) for n, train in contenders.items()}
+        trainings = {name: stack.enter_context(one) for name, one in contenders.items()}
         for name, training in trainings.items():
-            found.first_step[name], found.warm[name] = _warm_up(training, steps, device)
+            found.first_step[name], found.warm[name] = _warm_up(training, steps)
         for _ in range(rounds):
             for name, training in trainings.items():
-                began = now(device)
-                training.advance(steps)
-                found.seconds[name].append(now(device) - began)
+                found.seconds[name].append(training.advance(steps))
         for name, training in trainings.items():
-            kernels = kernels_of_step(training, device)
+            kernels = training.kernels()
             if kernels is not None:
                 found.kernels[name] = kernels
-            found.losses[name] = [float(loss) for loss in training.losses]
+            found.losses[name] = training.told()
     return found
 
 
-def _warm_up(training: Paced, steps: int, device: torch.device) -> tuple[float, float]:
+def _warm_up(training: Turns, steps: int) -> tuple[float, float]:
     """Wall seconds until the first step is done, and until the training runs at full speed.
 
     What is compiled meanwhile is compiled to the end, and used before the first round.
     """
     began = time.monotonic()
     training.advance(1)
-    now(device)  # waits for a GPU
     first = time.monotonic() - began
     settle()
     for _ in range(WARM_UP):
         training.advance(steps)
-    now(device)
     return first, time.monotonic() - began

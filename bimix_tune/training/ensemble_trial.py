@@ -1,6 +1,6 @@
 """Whether proxies are faster together, found by trying both on the model and device themselves.
 
-On a CPU core (Zen 5, bfloat16 products, sequences of 128 tokens) eager steps of K proxies together
+On a CPU core (Zen 4, bfloat16 products, sequences of 128 tokens) eager steps of K proxies together
 were so many times as fast as one after the other:
 
 =====  ==========  =============  ===  =====

@@ -78,7 +78,8 @@ def killed_search(
     with start_driver(__name__, folder, trials, slots, seconds) as child:
         if child.wait() != 0:
             raise ConfigError(f"the driver failed after the last kill; see {log_of(folder)}")
-    kept_all = all(ended(folder).get(n) == t for n, t in final.items())
+    last = ended(folder)
+    kept_all = all(last.get(number) == trial for number, trial in final.items())
     yield told("kills", "kills", kills)
     yield Figure(
         "kills",

@@ -41,6 +41,16 @@ class Failure:
     kind: str
     message: str
 
+    @classmethod
+    def of(cls, error: BimixError) -> Failure:
+        """What is sent of an error."""
+        return cls(type(error).__name__, str(error))
+
+    def error(self) -> BimixError:
+        """The error again, where it arrives."""
+        kind: type[BimixError] = getattr(errors, self.kind, TrainingError)
+        return kind(self.message)
+
 
 def run_group(trainer: TorchTrainer, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
     """Train in ``trainer.processes`` processes of this machine; closing it ends them.
@@ -80,7 +90,7 @@ def _messages(group: Any, messages: Any) -> Iterator[Checkpoint]:
             ended = _ended(group)
             continue
         if isinstance(message, Failure):
-            raise getattr(errors, message.kind, TrainingError)(message.message)
+            raise message.error()
         yield message
 
 
@@ -101,7 +111,7 @@ def _member(
             if rank == 0:
                 messages.put(checkpoint)
     except BimixError as error:
-        messages.put(Failure(type(error).__name__, str(error)))
+        messages.put(Failure.of(error))
         messages.close()
         messages.join_thread()
 

@@ -35,9 +35,16 @@ def own_rows(rows: Tensor, filler: int) -> Tensor:
         filler: What the rows that are missing at the end consist of.
     """
     rank, size = place()
-    missing = -len(rows) % size
-    padded = F.pad(rows, (0, 0, 0, missing), value=filler) if missing else rows
-    return padded[rank::size]
+    return padded(rows, len(rows) + -len(rows) % size, filler)[rank::size]
+
+
+def padded(rows: Tensor, count: int, filler: int) -> Tensor:
+    """Rows with rows of a filler behind, (count, S).
+
+    Micro batches need it too: a compiled loss and a CUDA graph know one shape only.
+    """
+    missing = count - len(rows)
+    return F.pad(rows, (0, 0, 0, missing), value=filler) if missing else rows
 
 
 def neighbours(device: torch.device) -> int:

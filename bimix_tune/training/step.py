@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.cross_entropy import IGNORED
 from bimix_tune.training.evaluate import Loss
-from bimix_tune.training.parallel import own_rows, place, shared, summed
+from bimix_tune.training.parallel import own_rows, padded, place, shared, summed
 from bimix_tune.training.parametrisation import parameter_groups
 from bimix_tune.training.schedule import Steps
 
@@ -90,15 +89,6 @@ class Stepper:
         torch.nn.utils.clip_grad_norm_(self._proxy.module.parameters(), CLIP)
         self.optimiser.step()
         return summed(total)
-
-
-def padded(rows: Tensor, count: int, filler: int) -> Tensor:
-    """Rows with rows of a filler behind, (count, S): all micro batches have one shape.
-
-    A compiled loss and a CUDA graph know one shape only.
-    """
-    missing = count - len(rows)
-    return F.pad(rows, (0, 0, 0, missing), value=filler) if missing else rows
 
 
 def optimiser(proxy: Proxy, learning_rate: float) -> torch.optim.Optimizer:

@@ -182,10 +182,6 @@ class TorchTrainer(ABC):
 
         return micro_batch(self.steps(), self.footprint().pass_bytes, device.type, place()[1])
 
-    def at_once(self) -> int:
-        """How many runs one process should have under way, on this machine."""
-        return 1
-
     def run(self, mixture: Mixture, seed: int) -> Iterator[Checkpoint]:
         """Train; see `bimix_tune.training.base.Trainer.run`.
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from bimix_tune import errors
 from bimix_tune.benchmark.training_speed.paced import Paced, Told
-from bimix_tune.errors import BimixError, TrainingError
+from bimix_tune.errors import BimixError, TrainingError, one_line
 from bimix_tune.training.device import HUGE_PAGES, memory_errors, one_thread
+from bimix_tune.training.group import Failure
 
 Contender = Callable[[], Callable[[Told], None]]
 """Makes a training as `Paced` takes it; must pickle."""
@@ -65,11 +65,11 @@ class Apart:
     def _ask(self, *words: Any) -> Any:
         try:
             self._pipe.send(words)
-            kind, answer = self._pipe.recv()
+            answer = self._pipe.recv()
         except (EOFError, OSError) as error:
             raise TrainingError("the process of a training died") from error
-        if kind is not None:
-            raise getattr(errors, kind, TrainingError)(answer)
+        if isinstance(answer, Failure):
+            raise answer.error()
         return answer
 
 
@@ -95,9 +95,9 @@ def _serve(pipe: Connection, contender: Contender, device_name: str) -> None:
                 return
             try:
                 with memory_errors("a training of this case"):
-                    answer: Any = (None, getattr(training, method)(*arguments))
+                    answer: Any = getattr(training, method)(*arguments)
             except BimixError as error:
-                answer = (type(error).__name__, str(error))
+                answer = Failure.of(error)
             except Exception as error:  # noqa: BLE001 - not every exception pickles
-                answer = ("TrainingError", f"{type(error).__name__}: {error}")
+                answer = Failure.of(TrainingError(one_line(error)))
             pipe.send(answer)

@@ -49,7 +49,7 @@ LONGEST_REASON = 200
 NICE = 5
 """Priority of that process: beside a training on the same core it gets a quarter of it. At 19 it
 would get a seventieth, and be ready when all is over; what it takes in all is the same."""
-SOURCES = ("model.py", "stacked.py", "cross_entropy.py", "memory.py")
+SOURCES = ("model.py", "stacked.py", "cross_entropy.py", "kept.py", "memory.py")
 """What is compiled, and what decides its form."""
 SHAPES = 64
 """Shapes of batches and models that one process may load; PyTorch's own limit is 8."""
@@ -150,7 +150,7 @@ class Compilation:
         angles = module.angles(tokens)
         whole = self.members > 1 or fits(tokens.numel(), module.lm_head.weight, module.dtype)
         compiled = torch.compile(
-            type(module).loss_with_angles if whole else type(module).hidden,
+            type(module).loss_with_angles if whole else type(module).decoded,
             fullgraph=True,
             dynamic=False,
             options={"compile_threads": 1},
@@ -159,7 +159,8 @@ class Compilation:
         def loss(inputs: Tensor, labels: Tensor) -> Tensor:
             if whole:
                 return compiled(module, inputs, labels, *angles)
-            return module.loss_of(compiled(module, inputs, *angles), labels)
+            x = module.embedded(inputs)
+            return module.loss_of(compiled(module, x, *angles), labels)
 
         with (
             equal_hashes(),

@@ -10,13 +10,13 @@ leaves the output layer to this module elsewhere.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bimix_tune.training.kept import kept
 from bimix_tune.training.memory import LOGIT_BYTES
 
 IGNORED = -100
@@ -24,6 +24,8 @@ IGNORED = -100
 CACHED = 2**18
 """Logits that a CPU works on at a time: 1 MiB in float32 stays in its second cache. At a vocabulary
 of 50k this takes half the time of 2**22."""
+SMALL = 1e-30
+"""Probability from which float32 has all its digits, with room to spare."""
 GPU_ROWS = 8192
 """Rows that a GPU works on at a time."""
 FUSED_BYTES = 2**25
@@ -42,17 +44,36 @@ def loss_and_gradient(logits: Tensor, labels: Tensor, gradient: Tensor) -> Tenso
     Returns:
         Loss, a float32 scalar.
     """
-    total = torch.zeros((), device=logits.device)
-    for scores, label, out in zip(*_blocks(logits, labels, gradient), strict=True):
-        counts = (label != IGNORED).float().unsqueeze(1)
-        at = label.clamp_min(0).unsqueeze(1)
-        own, largest = scores.gather(1, at).float(), scores.amax(1, keepdim=True).float()
-        p = torch.softmax(scores, dim=-1, dtype=torch.float32)
-        # Of the largest logit, log p = logit - log(sum(exp(logits))): no second pass of exp.
-        log_sum = largest - p.amax(1, keepdim=True).log()
-        total += ((log_sum - own) * counts).sum()
-        out.copy_(p.mul_(counts).scatter_add_(1, at, -counts))
-    return total
+    at, ignored = labels.clamp_min(0).unsqueeze(1), (labels == IGNORED).unsqueeze(1)
+    own, logs = (torch.empty(len(logits), 1, device=logits.device) for _ in range(2))
+    for scores, index, p_own, log, out in zip(
+        *_blocks(logits, at, own, logs, gradient), strict=True
+    ):
+        p = _probabilities(scores)
+        torch.gather(p, 1, index, out=p_own)
+        log.copy_(_log_probability(scores, p, p_own, index))
+        out.copy_(p)
+    rows = torch.arange(len(logits), device=logits.device)
+    gradient[rows, at.squeeze(1)] = (own - 1).squeeze(1).to(gradient.dtype)
+    if gradient.device.type != "cpu" or ignored.any():
+        gradient.masked_fill_(ignored, 0)
+    return -logs.masked_fill_(ignored, 0).sum()
+
+
+def _probabilities(scores: Tensor) -> Tensor:
+    if scores.device.type != "cpu":
+        return torch.softmax(scores, dim=-1, dtype=torch.float32)
+    p = kept.array("probabilities", tuple(scores.shape), torch.float32).copy_(scores)
+    return torch.softmax(p, dim=-1, out=p)
+
+
+def _log_probability(scores: Tensor, p: Tensor, own: Tensor, at: Tensor) -> Tensor:
+    """``log p[at]`` without a second pass of exp, also where p has no digits left; (N, 1)."""
+    if own.device.type == "cpu" and own.min() > SMALL:  # a GPU would have to wait for the answer
+        return own.log()
+    # Of the largest logit, log p = logit - log(sum(exp(logits))).
+    log_sum = scores.amax(1, keepdim=True).float() - p.amax(1, keepdim=True).log()
+    return scores.gather(1, at).float() - log_sum
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -81,44 +102,36 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return _plain(logits, labels)
 
 
-class _Room(threading.local):
-    """Memory for the logits of a thread's passes, kept: new pages cost a CPU a third of a product.
-
-    A GPU's memory is kept by PyTorch.
-    """
-
-    def __init__(self) -> None:
-        self._memory = torch.empty(0)
-
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """``x @ weight.T``, which holds until the next one, (N, V)."""
-        if x.device.type != "cpu":
-            return F.linear(x, weight)
-        size = len(x) * len(weight)
-        if self._memory.numel() < size or self._memory.dtype != x.dtype:
-            self._memory = torch.empty(size, dtype=x.dtype)
-        return torch.mm(x, weight.t(), out=self._memory[:size].view(len(x), len(weight)))
+def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    if weight.dtype == dtype or weight.device.type != "cpu":
+        return weight.to(dtype)
+    return kept.array("output weights", tuple(weight.shape), dtype).copy_(weight)
 
 
-_room = _Room()
+def _product(a: Tensor, b: Tensor, name: str) -> Tensor:
+    """``a @ b``, on a CPU in kept memory of that name."""
+    if a.device.type != "cpu":
+        return a @ b
+    return torch.mm(a, b, out=kept.array(name, (len(a), b.shape[1]), a.dtype))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, rows: int) -> Tensor:
-        w, total = weight.to(x.dtype), torch.zeros((), device=x.device)
+        w, total = _cast(weight, x.dtype), torch.zeros((), device=x.device)
         x_gradient = torch.empty_like(x)
         w_gradient: Tensor | None = None
         for part, label, out in zip(
             x.split(rows), labels.split(rows), x_gradient.split(rows), strict=True
         ):
-            logits = _room.product(part, w)
+            logits = _product(part, w.t(), "logits")
             total += loss_and_gradient(logits, label, logits)
             out.copy_(logits @ w)
-            product = logits.t() @ part
-            w_gradient = (
-                product.to(weight.dtype) if w_gradient is None else w_gradient.add_(product)
-            )
+            product = _product(logits.t(), part, "gradient of output weights")
+            if w_gradient is None:
+                w_gradient = kept.gradient(weight).copy_(product)
+            else:
+                w_gradient.add_(product)
         ctx.save_for_backward(x_gradient, w_gradient)
         return total
 
@@ -158,9 +171,9 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     if x.requires_grad:
         loss: Tensor = _LinearCrossEntropy.apply(x, weight, labels, rows)
         return loss
-    w, total = weight.to(x.dtype), torch.zeros((), device=x.device)
+    w, total = _cast(weight, x.dtype), torch.zeros((), device=x.device)
     for part, label in zip(x.split(rows), labels.split(rows), strict=True):
-        total += sum(map(_plain, *_blocks(_room.product(part, w), label)))
+        total += sum(map(_plain, *_blocks(_product(part, w.t(), "logits"), label)))
     return total
 
 

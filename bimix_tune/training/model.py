@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimix_tune.training.cross_entropy import linear_cross_entropy
+from bimix_tune.training.kept import embedding
 from bimix_tune.training.parametrisation import initial_sd
 from bimix_tune.training.sizes import Shape
 
@@ -179,7 +180,14 @@ class Llama(nn.Module):
 
     def hidden(self, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """What the output layer sees, (B, S) -> (B * S, width)."""
-        x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.dtype)
+        return self.decoded(self.embedded(tokens), cos, sin)
+
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """What the first block sees, (B, S) -> (B, S, width)."""
+        return embedding(tokens, self.model.embed_tokens.weight).to(self.dtype)
+
+    def decoded(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """`hidden` of what the first block sees."""
         for block in self.model.layers:
             x = block(x, cos, sin)
         normed: Tensor = self.model.norm(x).flatten(0, 1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bimix_tune.training.base import Checkpoint
 from bimix_tune.training.cross_entropy import IGNORED
 from bimix_tune.training.evaluate import Loss
+from bimix_tune.training.kept import kept
 from bimix_tune.training.parallel import own_rows, padded, place, shared, summed
 from bimix_tune.training.parametrisation import parameter_groups
 from bimix_tune.training.schedule import Steps
@@ -75,6 +76,7 @@ class Stepper:
         inputs, labels = own_rows(inputs, 0), own_rows(labels, IGNORED)
         for group in self.optimiser.param_groups:
             group["lr"] = self._peak * group["factor"] * steps.factor(step)
+        kept.give_back(weight.grad for weight in self._proxy.module.parameters())
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
         for at in range(0, len(inputs), self._proxy.micro_batch):

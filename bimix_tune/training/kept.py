@@ -1,0 +1,77 @@
+"""Memory of a CPU that serves again in every step.
+
+glibc returns an array of more than 32 MiB to the kernel when it is freed, and other large ones
+when enough of them are free. New pages cost more than the arithmetic: zeros for the gradient of
+an embedding of 50k tokens take 25 to 110 ms where a step takes 1.2 s, and 3 ms in memory that is
+there. Each thread has its own; a GPU's memory is kept by PyTorch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+class Kept(threading.local):
+    """Scratch arrays by name, and the memory of gradients that are no longer needed."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, Tensor] = {}
+        self._gradients: list[Tensor] = []
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory with any content, which is the caller's until the name is asked for again."""
+        size = torch.Size(shape).numel()
+        memory = self._arrays.get(name)
+        if memory is None or memory.numel() < size or memory.dtype != dtype:
+            self._arrays.pop(name, None)  # first let go, so that both never exist at once
+            memory = self._arrays[name] = torch.empty(size, dtype=dtype)
+        return memory[:size].view(shape)
+
+    def give_back(self, gradients: Iterable[Tensor | None]) -> None:
+        """Let the next gradients of these shapes have this memory, which nobody may use any more.
+
+        What was given back before and not taken since is freed.
+        """
+        self._gradients = [g for g in gradients if g is not None and g.device.type == "cpu"]
+
+    def gradient(self, weight: Tensor) -> Tensor:
+        """Memory with any content for a gradient of a weight."""
+        for at, memory in enumerate(self._gradients):
+            if memory.shape == weight.shape and memory.dtype == weight.dtype:
+                return self._gradients.pop(at)
+        return torch.empty_like(weight)
+
+
+kept = Kept()
+"""What this thread keeps."""
+
+
+class _Embedding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, tokens: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens, weight)
+        return torch.nn.functional.embedding(tokens, weight)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor) -> tuple[None, Tensor]:
+        tokens, weight = ctx.saved_tensors
+        gradient = kept.gradient(weight.detach()).zero_()
+        gradient.index_add_(0, tokens.flatten(), upstream[0].flatten(0, -2))
+        return None, gradient
+
+
+def embedding(tokens: Tensor, weight: Tensor) -> Tensor:
+    """`torch.nn.functional.embedding`, whose gradient on a CPU goes where the last one was.
+
+    Args:
+        tokens: Ids, any shape.
+        weight: Vectors of the tokens, (V, d).
+    """
+    if torch.compiler.is_compiling() or weight.device.type != "cpu":
+        return torch.nn.functional.embedding(tokens, weight)
+    found: Tensor = _Embedding.apply(tokens, weight)
+    return found

@@ -33,30 +33,31 @@ FUSED_BYTES = 2**25
 do not stay in the last cache, and glibc returns larger arrays to the kernel after each step."""
 
 
-def loss_and_gradient(logits: Tensor, labels: Tensor, gradient: Tensor) -> Tensor:
+def loss_and_gradient(logits: Tensor, labels: Tensor, gradient: Tensor | None) -> Tensor:
     """Loss ``-sum(log p[label])`` and gradient ``p - onehot(label)``, zero where ignored.
 
     Args:
         logits: Any floating type, (N, V).
         labels: Token ids, or `IGNORED`, (N,).
-        gradient: Where the gradient goes, like the logits or these themselves.
+        gradient: Where the gradient goes, like the logits or these themselves; None: nowhere.
 
     Returns:
         Loss, a float32 scalar.
     """
     at, ignored = labels.clamp_min(0).unsqueeze(1), (labels == IGNORED).unsqueeze(1)
     own, logs = (torch.empty(len(logits), 1, device=logits.device) for _ in range(2))
-    for scores, index, p_own, log, out in zip(
-        *_blocks(logits, at, own, logs, gradient), strict=True
-    ):
+    blocks = _blocks(logits, at, own, logs, logits if gradient is None else gradient)
+    for scores, index, p_own, log, out in zip(*blocks, strict=True):
         p = _probabilities(scores)
         torch.gather(p, 1, index, out=p_own)
         log.copy_(_log_probability(scores, p, p_own, index))
-        out.copy_(p)
-    rows = torch.arange(len(logits), device=logits.device)
-    gradient[rows, at.squeeze(1)] = (own - 1).squeeze(1).to(gradient.dtype)
-    if gradient.device.type != "cpu" or ignored.any():
-        gradient.masked_fill_(ignored, 0)
+        if gradient is not None:
+            out.copy_(p)
+    if gradient is not None:
+        rows = torch.arange(len(logits), device=logits.device)
+        gradient[rows, at.squeeze(1)] = (own - 1).squeeze(1).to(gradient.dtype)
+        if gradient.device.type != "cpu" or ignored.any():
+            gradient.masked_fill_(ignored, 0)
     return -logs.masked_fill_(ignored, 0).sum()
 
 
@@ -97,9 +98,11 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         logits: Any floating type, (N, V).
         labels: Token ids, or `IGNORED`, (N,).
     """
-    if logits.requires_grad and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    if logits.requires_grad:
         return _SummedCrossEntropy.apply(logits, labels)
-    return _plain(logits, labels)
+    return loss_and_gradient(logits, labels, None)
 
 
 def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -173,12 +176,8 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         return loss
     w, total = _cast(weight, x.dtype), torch.zeros((), device=x.device)
     for part, label in zip(x.split(rows), labels.split(rows), strict=True):
-        total += sum(map(_plain, *_blocks(_product(part, w.t(), "logits"), label)))
+        total += loss_and_gradient(_product(part, w.t(), "logits"), label, None)
     return total
-
-
-def _plain(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
 
 
 def _blocks(logits: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 class Kept(threading.local):
-    """Scratch arrays by name, and the memory of gradients that are no longer needed."""
+    """Scratch arrays by name, and the memory of gradients of the last step."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, Tensor] = {}
         self._gradients: list[Tensor] = []
+        self._asked: set[tuple[torch.Size, torch.dtype]] = set()
 
     def array(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Memory with any content, which is the caller's until the name is asked for again."""
@@ -34,15 +36,24 @@ class Kept(threading.local):
     def give_back(self, gradients: Iterable[Tensor | None]) -> None:
         """Let the next gradients of these shapes have this memory, which nobody may use any more.
 
-        What was given back before and not taken since is freed.
+        Kept is what `gradient` was asked for since the last time, unless it is a part of something.
         """
-        self._gradients = [g for g in gradients if g is not None and g.device.type == "cpu"]
+        asked, self._asked = self._asked, set()
+        self._gradients = [
+            g
+            for g in gradients
+            if g is not None
+            and (g.shape, g.dtype) in asked
+            and g.untyped_storage().nbytes() == g.nbytes
+        ]
 
     def gradient(self, weight: Tensor) -> Tensor:
         """Memory with any content for a gradient of a weight."""
-        for at, memory in enumerate(self._gradients):
-            if memory.shape == weight.shape and memory.dtype == weight.dtype:
-                return self._gradients.pop(at)
+        if weight.device.type == "cpu":
+            self._asked.add((weight.shape, weight.dtype))
+            for at, memory in enumerate(self._gradients):
+                if (memory.shape, memory.dtype) == (weight.shape, weight.dtype):
+                    return self._gradients.pop(at)
         return torch.empty_like(weight)
 
 
@@ -52,12 +63,12 @@ kept = Kept()
 
 class _Embedding(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, tokens: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(tokens, weight)
         return torch.nn.functional.embedding(tokens, weight)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[None, Tensor]:
         tokens, weight = ctx.saved_tensors
         gradient = kept.gradient(weight.detach()).zero_()
         gradient.index_add_(0, tokens.flatten(), upstream[0].flatten(0, -2))

@@ -62,11 +62,16 @@ def test_gradients_equal_transformers() -> None:
         assert error < 1e-4 * wanted[name].grad.abs().max(), name
 
 
-def test_plain_attention_equals_fused() -> None:
-    q, k, v = torch.randn(3, 2, 2, 24, 16, generator=GENERATOR).bfloat16()
-    plain = lean.attend(q, k, v)
-    fused = lean.attend(q.float(), k.float(), v.float())
-    assert (plain - fused).abs().max() < 0.03
+@pytest.mark.parametrize("length", [24, 128, 300, 1024, 1025])
+def test_plain_attention_equals_fused(length: int) -> None:
+    plain = torch.randn(3, 2, 2, length, 16, generator=GENERATOR).bfloat16().requires_grad_()
+    fused = plain.detach().float().requires_grad_()
+    up = torch.randn(2, 2, length, 16, generator=GENERATOR)
+    ours, theirs = lean.attend(*plain), lean.attend(*fused)
+    assert (ours - theirs).abs().max() < 0.03
+    ours.backward(up.bfloat16())
+    theirs.backward(up)
+    assert (plain.grad - fused.grad).norm() < 0.01 * fused.grad.norm()
 
 
 def test_bfloat16_products_keep_float32_weights_and_stay_near() -> None:
@@ -99,6 +104,19 @@ def test_cross_entropy_and_gradient_equal_pytorch() -> None:
     assert a.item() == pytest.approx(b.item(), rel=1e-6)
     assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
     assert summed_cross_entropy(logits, labels).item() == pytest.approx(b.item(), rel=1e-6)
+
+
+def test_the_loss_of_a_token_too_improbable_for_float32_is_exact() -> None:
+    logits = torch.randn(4, 50, generator=GENERATOR)
+    logits[1, 7], logits[2, 7] = -300.0, 300.0
+    labels = torch.tensor([3, 7, 7, -100])
+    wanted = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="sum").item()
+    gradient = torch.empty_like(logits)
+    assert cross_entropy.loss_and_gradient(logits, labels, gradient).item() == pytest.approx(
+        wanted, rel=1e-6
+    )
+    assert gradient[1, 7] == -1
+    assert (gradient[3] == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

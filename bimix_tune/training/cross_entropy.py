@@ -64,7 +64,7 @@ def loss_and_gradient(logits: Tensor, labels: Tensor, gradient: Tensor | None) -
 def _probabilities(scores: Tensor) -> Tensor:
     if scores.device.type != "cpu":
         return torch.softmax(scores, dim=-1, dtype=torch.float32)
-    p = kept.array("probabilities", tuple(scores.shape), torch.float32).copy_(scores)
+    p = kept.array("probabilities", scores.shape, torch.float32).copy_(scores)
     return torch.softmax(p, dim=-1, out=p)
 
 
@@ -106,16 +106,14 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    if weight.dtype == dtype or weight.device.type != "cpu":
-        return weight.to(dtype)
-    return kept.array("output weights", tuple(weight.shape), dtype).copy_(weight)
+    if weight.dtype == dtype:
+        return weight
+    return kept.array("output weights", weight.shape, dtype, weight.device).copy_(weight)
 
 
 def _product(a: Tensor, b: Tensor, name: str) -> Tensor:
-    """``a @ b``, on a CPU in kept memory of that name."""
-    if a.device.type != "cpu":
-        return a @ b
-    return torch.mm(a, b, out=kept.array(name, (len(a), b.shape[1]), a.dtype))
+    """``a @ b`` in kept memory of that name."""
+    return torch.mm(a, b, out=kept.array(name, (len(a), b.shape[1]), a.dtype, a.device))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

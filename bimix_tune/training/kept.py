@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
+
 
 class Kept(threading.local):
     """Scratch arrays by name, and the memory of gradients of the last step."""
@@ -24,8 +26,12 @@ class Kept(threading.local):
         self._gradients: list[Tensor] = []
         self._asked: set[tuple[torch.Size, torch.dtype]] = set()
 
-    def array(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def array(
+        self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device = CPU
+    ) -> Tensor:
         """Memory with any content, which is the caller's until the name is asked for again."""
+        if device.type != "cpu":
+            return torch.empty(shape, dtype=dtype, device=device)
         size = torch.Size(shape).numel()
         memory = self._arrays.get(name)
         if memory is None or memory.numel() < size or memory.dtype != dtype:
@@ -70,7 +76,7 @@ class _Embedding(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[None, Tensor]:
         tokens, weight = ctx.saved_tensors
-        gradient = kept.gradient(weight.detach()).zero_()
+        gradient = kept.gradient(weight).zero_()
         gradient.index_add_(0, tokens.flatten(), upstream[0].flatten(0, -2))
         return None, gradient
 

@@ -14,11 +14,11 @@ TOKENS = torch.randint(0, 9, (4, 20), generator=torch.Generator().manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_given_back():
-    for _ in range(2):
-        kept.give_back([])
-    kept.gradient(torch.empty(50, 3))
-    kept.gradient(torch.empty(50, 16))
+def _asked_for_but_empty():
+    """Nothing is kept, and gradients of these shapes were asked for since."""
+    kept.give_back([])
+    for width in (3, 16):
+        kept.gradient(torch.empty(50, width))
 
 
 def gradient_of(lookup, weight: torch.Tensor) -> torch.Tensor:
@@ -51,9 +51,26 @@ def test_only_memory_that_was_given_back_is_used_again() -> None:
     assert kept.gradient(torch.empty(50, 4)).shape == (50, 4)
     assert kept.gradient(weight) is first
     assert kept.gradient(weight) is not first  # it went once
-    kept.give_back([first])
     kept.give_back(torch.zeros(2, 50, 3).unbind())  # parts of a whole that others may need
     assert len({kept.gradient(weight).untyped_storage().nbytes() for _ in range(3)}) == 1
+    for _ in range(2):
+        kept.give_back([first])
+    assert kept.gradient(weight) is not first  # nobody had asked since the time before
+
+
+def test_both_large_gradients_of_a_pass_go_where_the_last_ones_were() -> None:
+    module = Llama(Shape(layers=1, width=16, heads=2, ffn=24), 50, torch.bfloat16)
+    module.initialise(torch.Generator().manual_seed(1))
+    large = (module.model.embed_tokens.weight, module.lm_head.weight)
+
+    def addresses() -> set[int]:
+        module.loss(TOKENS, TOKENS.roll(-1, 1)).backward()
+        return {weight.grad.data_ptr() for weight in large}
+
+    first = addresses()
+    kept.give_back(weight.grad for weight in large)
+    module.zero_grad(set_to_none=True)
+    assert addresses() == first
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # its default arguments keep the group, if there is one by then
 import torch.multiprocessing as mp
 
 from bimix_tune import errors

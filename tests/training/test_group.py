@@ -90,6 +90,7 @@ MEMBER = """
         torch.testing.assert_close(parameter.grad, wanted, rtol=1e-5, atol=1e-5)
     assert mine[0].shape == (3, 8)
     assert summed(torch.ones(1)).item() == 2.0
+    dist.destroy_process_group()  # or PyTorch may abort as the process ends
 """
 
 
@@ -152,3 +153,34 @@ def test_a_run_goes_on_if_all_processes_read_its_state(
     else:
         assert first == [112, 112]
         assert "not every process of the run can read it" in printed[0]
+
+
+LEAVES = """
+    import sys
+    from pathlib import Path
+    from bimix_tune.mixture import Mixture
+    from bimix_tune.training.group import member
+    from bimix_tune.training.llama import LlamaTrainer
+
+    def threads():
+        return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+    rank, meeting, corpus, sizes = sys.argv[1:]
+    trainer = LlamaTrainer(
+        corpus=corpus, device="cpu", compile="never", processes=2, **eval(sizes)
+    )
+    run = member(trainer, Mixture(("ab", "cd", "mixed"), [0.5, 0.3, 0.2]), 0, int(rank), meeting)
+    next(run)
+    assert any("gloo" in name for name in threads())
+    for checkpoint in run:
+        pass
+    print([name for name in threads() if "gloo" in name])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of threads are read from /proc")
+def test_a_member_leaves_no_thread_of_its_group(corpus: Path, tmp_path: Path) -> None:
+    """One that drops a tensor as the interpreter ends takes the process with it."""
+    meeting = f"file://{tmp_path / 'meeting-point'}"
+    printed = members(LEAVES, (meeting,) * 2, (str(corpus),) * 2, (repr(SIZES),) * 2)
+    assert printed == ["[]\n"] * 2

@@ -23,7 +23,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from bimix_tune.errors import ConfigError, did_you_mean
 from bimix_tune.executors.base import Executor
 from bimix_tune.executors.local import LocalExecutor
-from bimix_tune.loop import ledger
+from bimix_tune.loop import ledger, run_folder
 from bimix_tune.loop.company import Company
 from bimix_tune.loop.interrupts import Interrupts
 from bimix_tune.loop.phases import Phases
@@ -117,14 +117,14 @@ def search(
     known |= {"unit": trainer.unit, **(settings or {}), "trainer": described(trainer)}
     interrupts = Interrupts()
     with (
-        ledger.only_driver(folder) if storage is None else nullcontext(),
+        run_folder.only_driver(folder) if storage is None else nullcontext(),
         interrupts.deferred(),
         closing(
             Observers([SearchLog(folder / "log.jsonl"), RunLogs(folder / "logs"), *observers])
         ) as observe,
         nullcontext(executor) if executor else LocalExecutor(trainer) as running_on,
     ):
-        study = ledger.open_study(
+        study = run_folder.open_study(
             folder,
             storage,
             known,

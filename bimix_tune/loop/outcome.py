@@ -23,7 +23,7 @@ from bimix_tune.curves import write_curves
 from bimix_tune.errors import ConfigError, FitError
 from bimix_tune.evidence import evenly
 from bimix_tune.laws import LawFit, fit, optimise
-from bimix_tune.loop import ledger
+from bimix_tune.loop import ledger, run_folder
 from bimix_tune.loop.result import (
     BASELINE,
     CONFIRMATION,
@@ -162,10 +162,10 @@ def load_study(folder: Path, storage: str | BaseStorage | None = None) -> tuple[
     if storage is None and not (folder / "study.db").exists():
         raise missing
     try:
-        with ledger.storage_errors(folder):
+        with run_folder.storage_errors(folder):
             study = optuna.load_study(
-                study_name=ledger.name_of(folder, storage),
-                storage=ledger.storage_of(folder, storage),
+                study_name=run_folder.name_of(folder, storage),
+                storage=run_folder.storage_of(folder, storage),
             )
         return study, SearchSpace.from_dict(study.user_attrs[ledger.SETTINGS]["space"])
     except KeyError as error:

@@ -10,7 +10,7 @@ from optuna.study import Study
 
 from bimix_tune.errors import BimixError
 from bimix_tune.laws import LawFit, optimise
-from bimix_tune.loop import ledger
+from bimix_tune.loop import ledger, run_folder
 from bimix_tune.loop.company import silence
 from bimix_tune.loop.outcome import load_study
 from bimix_tune.loop.result import CONFIRMATION, RunRecord
@@ -55,7 +55,7 @@ class Watcher:
         Raises:
             ConfigError: The storage does not answer.
         """
-        with ledger.storage_errors(self._folder):
+        with run_folder.storage_errors(self._folder):
             phase, total = self.study.user_attrs.get(ledger.PLANNED, ("search", 0))
             records = ledger.records_of(self.study, self.space, self._records)
             if time.monotonic() >= self._next_fit:

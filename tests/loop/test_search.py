@@ -12,7 +12,7 @@ from bimix_tune import Domain, Mixture, SearchSpace, read_curves, search
 from bimix_tune.errors import ConfigError, ExecutorError
 from bimix_tune.executors.local import LocalExecutor
 from bimix_tune.laws import LawFit
-from bimix_tune.loop import ledger
+from bimix_tune.loop import ledger, run_folder
 from bimix_tune.loop.outcome import load_study, outcome
 from bimix_tune.training.base import described
 
@@ -158,7 +158,7 @@ def test_a_killed_driver_loses_only_the_runs_under_way(tmp_path):
 
 
 def test_two_drivers_cannot_share_a_folder(tmp_path):
-    with ledger.only_driver(tmp_path), pytest.raises(ExecutorError, match="another process"):
+    with run_folder.only_driver(tmp_path), pytest.raises(ExecutorError, match="another process"):
         search(SPACE, LawTrainer(), folder=tmp_path, trials=8)
 
 

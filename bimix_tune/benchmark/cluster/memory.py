@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from bimix_tune.benchmark.cluster.parts import Figure, at_most, told
 from bimix_tune.errors import ConfigError
-from bimix_tune.loop import bulk, ledger
+from bimix_tune.loop import bulk, run_folder
 from bimix_tune.loop.bulk import Pending
 from bimix_tune.sampler import BiMixSampler
 from bimix_tune.space import SearchSpace
@@ -86,7 +86,7 @@ def ask_in(url: str, domains: int, asks: int) -> dict[str, float]:
 
     space = _space(domains)
     began = time.process_time()
-    storage = ledger.driver_storage(Path(), url, time.sleep)
+    storage = run_folder.driver_storage(Path(), url, time.sleep)
     study = optuna.load_study(study_name=NAME, storage=storage, sampler=BiMixSampler(space, seed=0))
     count = len(study.get_trials(deepcopy=False))
     read = time.process_time() - began

@@ -122,9 +122,11 @@ def predict(
     rows = micro_batch(steps, footprint.pass_bytes, device, processes)
     tokens = rows * steps.sequence_length
     chunked = footprint.chunked and members == 1  # a compiled common pass has all at once
+    # A CUDA graph keeps those of each pass, and their sum over several passes is elsewhere.
+    in_graph_too = device != "cpu" and rows * processes < steps.batch
     parts = {
         "weights": WEIGHT * p,
-        "gradients": GRADIENT * p,
+        "gradients": GRADIENT * p * (2 if in_graph_too else 1),
         "AdamW moments": MOMENTS * p,
         "bfloat16 weights": CAST * p if mixed else 0,
         "average of the weights": AVERAGE * p,

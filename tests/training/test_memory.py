@@ -65,6 +65,10 @@ def test_the_parts_add_up() -> None:
     gpu = predict(Footprint(1000, 50, 10), Steps(10**6, 128, 64), "cuda", mixed=True)
     assert gpu.parts["activations"] == 64 * 128 * 50
     assert gpu.parts["PyTorch"] == GPU_WORKSPACE
+    assert gpu.parts["gradients"] == 4 * 1000
+    passes = predict(Footprint(1000, 2**20 - 60, 10), Steps(10**6, 128, 128), "cuda", mixed=True)
+    assert passes.parts["activations"] == 64 * 128 * (2**20 - 60)
+    assert passes.parts["gradients"] == 2 * 4 * 1000
 
 
 def test_text_on_the_device_is_counted() -> None:

@@ -147,6 +147,22 @@ def test_a_contender_has_a_process_of_its_own(monkeypatch):
     assert not psutil.pid_exists(int(process))
 
 
+def reads_in_workers():
+    """A training that gets its data from processes of its own, as the Trainer does on a GPU."""
+
+    def train(told):
+        for number in torch.utils.data.DataLoader(range(3), num_workers=1):
+            told(float(number))
+
+    return train
+
+
+def test_a_contender_may_have_processes_of_its_own():
+    with Apart(reads_in_workers, CPU) as training:
+        training.advance(3)
+        assert training.told() == [0.0, 1.0, 2.0]
+
+
 def test_a_contender_that_dies_is_told():
     with Apart(dies, CPU) as training, pytest.raises(TrainingError, match="died"):
         training.advance(1)

@@ -36,7 +36,7 @@ class Apart:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
         arguments = (there, contender, str(device))
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process = context.Process(target=_serve, args=arguments)
         self._there = there
 
     def advance(self, steps: int) -> float:

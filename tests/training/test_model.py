@@ -8,6 +8,7 @@ from bimix_tune.training import cross_entropy
 from bimix_tune.training import model as lean
 from bimix_tune.training.cross_entropy import linear_cross_entropy, summed_cross_entropy
 from bimix_tune.training.sizes import Shape
+from bimix_tune.training.stacked import StackedLlama
 
 GENERATOR = torch.Generator().manual_seed(2)
 SHAPE = Shape(layers=2, width=32, heads=2, ffn=48)
@@ -153,3 +154,23 @@ def test_never_more_logits_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None
     make().loss(TOKENS, TOKENS.roll(-1, 1)).backward()
     assert max(seen) == 97 * 4 * 7
     assert sum(seen) == 97 * 4 * TOKENS.numel()
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loss_elsewhere_than_on_a_cpu_asks_nothing_of_the_cpu(
+    members: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device without content goes the way of a GPU, and refuses arrays of another one."""
+    monkeypatch.setattr(cross_entropy, "LOGIT_BYTES", 97 * 4 * 7)
+    with torch.device("meta"):
+        parts = (SHAPE, 97, dtype)
+        module = StackedLlama(*parts, members) if members > 1 else lean.Llama(*parts)
+        tokens = torch.zeros((members, 3, 20)[members == 1 :], dtype=torch.int64)
+    loss = module.loss(tokens, tokens)
+    loss.sum().backward()
+    assert loss.device.type == "meta"
+    for parameter in module.parameters():
+        assert (parameter.grad.device.type, parameter.grad.dtype) == ("meta", torch.float32)
+    with torch.no_grad():
+        assert module.loss(tokens, tokens).shape == loss.shape

@@ -10,12 +10,8 @@ from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Any, get_args
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
 from bimix_tune.errors import ConfigError
 from bimix_tune.quantities import parse_count
-
-_RULES = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 def typed(what: str, types: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,10 +37,13 @@ def _typed(key: str, kind: Any, value: Any) -> Any:
         return None
     if int in kinds:
         return parse_count(value, key)
+    from pydantic import ConfigDict, TypeAdapter, ValidationError  # nothing else of a trainer does
+
+    rules = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
     try:
         if float in kinds and isinstance(value, bool):  # which pydantic takes for 0 or 1
             raise ConfigError(f"{key} must be a number, but got {value!r}")
-        return TypeAdapter(kind, config=_RULES).validate_python(value)
+        return TypeAdapter(kind, config=rules).validate_python(value)
     except ValidationError as error:
         message = error.errors()[0]["msg"].replace("Input should", "must").replace("tuple", "list")
         raise ConfigError(f"{key} {message}, but got {value!r}") from error

@@ -57,7 +57,25 @@ def test_light_modules_load_no_heavy_library():
 
 
 def test_the_command_line_loads_no_heavy_library_before_it_is_told_what_to_do():
-    assert heavy_after("import bimix_tune.cli") == []
+    assert heavy_after("import bimix_tune.cli.app") == []
+
+
+def test_trainings_are_timed_where_little_more_than_pytorch_is(tmp_path):
+    """Machines with GPUs often have that, and no way to install the rest."""
+    run_python(f"""
+        import sys
+        sys.modules |= dict.fromkeys(("optuna", "pydantic", "sqlalchemy", "ray", "datasets"))
+        from pathlib import Path
+        from bimix_tune.benchmark.training_speed import campaign, members, peer, text
+        from bimix_tune.benchmark.training_speed.lean import lean, case_trainer
+        case = campaign.CASES["0.1M"]
+        corpus = text.write_text(Path({str(tmp_path / "text")!r}), case.vocabulary)
+        losses = []
+        lean(case_trainer(case, corpus, "cpu", "fp32", 512, 2, compile="never"))(losses.append)
+        assert len(losses) == 2
+        del sys.modules["pydantic"]  # which the newest typer needs
+        import bimix_tune.cli.training_benchmark
+    """)
 
 
 def test_all_public_names_exist():

@@ -1,5 +1,8 @@
 """The command line: thin functions over the package, with tables and live progress."""
 
-from bimix_tune.cli.app import main
 
-__all__ = ["main"]
+def main() -> None:
+    """Entry point of ``bimix-tune``."""
+    from bimix_tune.cli.app import main as run  # late: single commands need less, see there
+
+    run()

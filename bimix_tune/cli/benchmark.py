@@ -32,7 +32,7 @@ from bimix_tune.benchmark.recording import record_swarm
 from bimix_tune.benchmark.summary import failures
 from bimix_tune.cli.benchmark_tables import summary_tables
 from bimix_tune.cli.cluster_benchmark import cluster_command
-from bimix_tune.cli.display import counting
+from bimix_tune.cli.counting import counting
 from bimix_tune.cli.strategies_benchmark import strategies_command
 from bimix_tune.cli.training_benchmark import training_command
 from bimix_tune.config import CACHE, load_config

@@ -35,7 +35,7 @@ from bimix_tune.benchmark.problems.pool import Pool
 from bimix_tune.benchmark.problems.starter import starter_swarm
 from bimix_tune.benchmark.problems.training import Training
 from bimix_tune.benchmark.swarms import DataSet
-from bimix_tune.cli.display import counting
+from bimix_tune.cli.counting import counting
 from bimix_tune.config import load_config
 from bimix_tune.errors import MissingExtraError
 from bimix_tune.planning import prepare

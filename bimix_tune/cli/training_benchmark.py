@@ -1,8 +1,14 @@
-"""``bimix-tune benchmark training``: how fast proxies train, beside `transformers.Trainer`."""
+"""``bimix-tune benchmark training``: how fast proxies train, beside `transformers.Trainer`.
+
+A machine with GPUs often has PyTorch and no way to install more. There, in a copy of the
+repository, ``python -m bimix_tune.cli.training_benchmark`` takes the same options and needs neither
+Optuna nor Ray nor pydantic.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,8 +28,8 @@ from bimix_tune.benchmark.training_speed import (
     sheets,
     time_training,
 )
-from bimix_tune.cli.display import counting
-from bimix_tune.errors import TrainingError, missing_extra
+from bimix_tune.cli.counting import counting
+from bimix_tune.errors import BimixError, TrainingError, missing_extra
 from bimix_tune.quantities import parse_count
 
 console = Console(highlight=False, markup=False, emoji=False)
@@ -127,3 +133,10 @@ def _table(sheet: Sheet) -> Table:
     for row in sheet.rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(training_command)
+    except BimixError as error:
+        sys.exit(f"error: {error}")

@@ -139,7 +139,7 @@ class Compilation:
         """
         import torch
 
-        from bimix_tune.training.cross_entropy import fits
+        from bimix_tune.training.cross_entropy import fits, for_a_compiler, in_place
 
         parameters = list(module.parameters())
         device = parameters[0].device
@@ -149,18 +149,19 @@ class Compilation:
         labels = tokens.clone()  # one tensor in both places would be another program
         angles = module.angles(tokens)
         whole = self.members > 1 or fits(tokens.numel(), module.lm_head.weight, module.dtype)
-        compiled = torch.compile(
-            type(module).loss_with_angles if whole else type(module).decoded,
-            fullgraph=True,
-            dynamic=False,
-            options={"compile_threads": 1},
-        )
+
+        def compile_(function: Any) -> Any:
+            options = {"compile_threads": 1}
+            return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+
+        compiled = compile_(type(module).loss_with_angles if whole else type(module).decoded)
+        of_part = compile_(for_a_compiler) if device.type == "cuda" else in_place
 
         def loss(inputs: Tensor, labels: Tensor) -> Tensor:
             if whole:
                 return compiled(module, inputs, labels, *angles)
             x = module.embedded(inputs)
-            return module.loss_of(compiled(module, x, *angles), labels)
+            return module.loss_of(compiled(module, x, *angles), labels, of_part)
 
         with (
             equal_hashes(),

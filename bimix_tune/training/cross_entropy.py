@@ -5,11 +5,12 @@ they would take 6.6 GB in bfloat16, and PyTorch's own chain keeps several copies
 float32. Here they exist for some rows at a time: these rows' logits, loss and gradients are
 made, and the logits go. The values are those of `torch.nn.functional.cross_entropy` on float32
 logits. A compiler gets PyTorch's own chain where all logits fit (see `fits`), as it fuses that, and
-leaves the output layer to this module elsewhere.
+leaves the output layer to this module elsewhere; on a GPU it makes the kernels of each part of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,6 +32,10 @@ GPU_ROWS = 8192
 FUSED_BYTES = 2**25
 """Logits on a CPU up to which a compiler's code, which keeps them all, is as fast as parts: more
 do not stay in the last cache, and glibc returns larger arrays to the kernel after each step."""
+
+OfPart = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From logits, (N, V), and labels, (N,), to loss and gradient as `loss_and_gradient` has them; the
+logits may be written over."""
 
 
 def loss_and_gradient(logits: Tensor, labels: Tensor, gradient: Tensor | None) -> Tensor:
@@ -59,6 +64,26 @@ def loss_and_gradient(logits: Tensor, labels: Tensor, gradient: Tensor | None) -
         if gradient.device.type != "cpu" or ignored.any():
             gradient.masked_fill_(ignored, 0)
     return -logs.masked_fill_(ignored, 0).sum()
+
+
+def in_place(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """`loss_and_gradient` in the memory of the logits, by PyTorch's own kernels."""
+    return loss_and_gradient(logits, labels, logits), logits
+
+
+def for_a_compiler(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """`loss_and_gradient` as a compiler can fuse it: two readings of the logits, and one writing.
+
+    In bfloat16 those are 6 bytes a logit; `in_place`, which keeps probabilities in float32, moves
+    22 on a GPU.
+    """
+    scores, own = logits.float(), labels.clamp_min(0).unsqueeze(1)
+    log_sum = scores.logsumexp(1, keepdim=True)
+    counted = labels.unsqueeze(1) != IGNORED
+    loss = torch.where(counted, log_sum - scores.gather(1, own), 0.0).sum()
+    is_own = torch.arange(logits.shape[1], device=logits.device) == own
+    gradient = torch.where(counted, torch.exp(scores - log_sum) - is_own.float(), 0.0)
+    return loss, gradient.to(logits.dtype)
 
 
 def _probabilities(scores: Tensor) -> Tensor:
@@ -118,17 +143,19 @@ def _product(a: Tensor, b: Tensor, name: str) -> Tensor:
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, rows: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, rows: int, of_part: OfPart
+    ) -> Tensor:
         w, total = _cast(weight, x.dtype), torch.zeros((), device=x.device)
         x_gradient = torch.empty_like(x)
         w_gradient: Tensor | None = None
         for part, label, out in zip(
             x.split(rows), labels.split(rows), x_gradient.split(rows), strict=True
         ):
-            logits = _product(part, w.t(), "logits")
-            total += loss_and_gradient(logits, label, logits)
-            out.copy_(logits @ w)
-            product = _product(logits.t(), part, "gradient of output weights")
+            loss, gradient = of_part(_product(part, w.t(), "logits"), label)
+            total += loss
+            out.copy_(gradient @ w)
+            product = _product(gradient.t(), part, "gradient of output weights")
             if w_gradient is None:
                 w_gradient = kept.gradient(weight).copy_(product)
             else:
@@ -137,9 +164,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         x_gradient, w_gradient = ctx.saved_tensors
-        return x_gradient.mul_(upstream[0]), w_gradient.mul_(upstream[0]), None, None
+        return x_gradient.mul_(upstream[0]), w_gradient.mul_(upstream[0]), None, None, None
 
 
 def fits(rows: int, weight: Tensor, dtype: torch.dtype) -> bool:
@@ -154,7 +181,9 @@ def fits(rows: int, weight: Tensor, dtype: torch.dtype) -> bool:
     return rows * weight.shape[0] * dtype.itemsize <= limit
 
 
-def linear_cross_entropy(x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+def linear_cross_entropy(
+    x: Tensor, weight: Tensor, labels: Tensor, of_part: OfPart = in_place
+) -> Tensor:
     """`summed_cross_entropy` of the logits ``x @ weight.T``, of which few exist at a time.
 
     Args:
@@ -162,6 +191,7 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         weight: Weights of the output layer, (V, d); the product is in the type of ``x``, and
             the gradient is summed in the type of the weights.
         labels: Token ids, or `IGNORED`, (N,).
+        of_part: Makes loss and gradient of some rows.
 
     Returns:
         The sum in nats, a float32 scalar.
@@ -170,7 +200,7 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         return summed_cross_entropy(F.linear(x, weight.to(x.dtype)), labels)
     rows = max(1, LOGIT_BYTES // (weight.shape[0] * x.element_size()))
     if x.requires_grad:
-        loss: Tensor = _LinearCrossEntropy.apply(x, weight, labels, rows)
+        loss: Tensor = _LinearCrossEntropy.apply(x, weight, labels, rows, of_part)
         return loss
     w, total = _cast(weight, x.dtype), torch.zeros((), device=x.device)
     for part, label in zip(x.split(rows), labels.split(rows), strict=True):

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bimix_tune.training.cross_entropy import linear_cross_entropy
+from bimix_tune.training.cross_entropy import OfPart, in_place, linear_cross_entropy
 from bimix_tune.training.kept import embedding
 from bimix_tune.training.parametrisation import initial_sd
 from bimix_tune.training.sizes import Shape
@@ -209,9 +209,9 @@ class Llama(nn.Module):
         """`loss` without the angles, which a compiler would compute anew for every head."""
         return self.loss_of(self.hidden(inputs, cos, sin), labels)
 
-    def loss_of(self, hidden: Tensor, labels: Tensor) -> Tensor:
+    def loss_of(self, hidden: Tensor, labels: Tensor, of_part: OfPart = in_place) -> Tensor:
         """`loss` of what the output layer sees, (B * S, width)."""
-        return linear_cross_entropy(hidden, self.lm_head.weight, labels.flatten())
+        return linear_cross_entropy(hidden, self.lm_head.weight, labels.flatten(), of_part)
 
     def angles(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the rotary angles of (..., S) tokens, (S, head) each; see `rotate`."""

@@ -135,6 +135,20 @@ def test_a_large_output_layer_stays_in_parts_beside_compiled_blocks(
         assert torch.allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_parts_of_the_output_layer_as_a_compiler_makes_them(
+    empty_cache: Path, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (100 * torch.randn(12, 97, generator=generator)).to(dtype)
+    labels = torch.randint(97, (12,), generator=generator)
+    labels[::5] = cross_entropy.IGNORED
+    found = torch.compile(cross_entropy.for_a_compiler, fullgraph=True)(logits, labels)
+    wanted = cross_entropy.in_place(logits.clone(), labels)
+    assert found[1].dtype == dtype
+    torch.testing.assert_close(found, wanted)
+
+
 def test_failures_leave_the_run_eager_and_a_note(
     empty_cache: Path, impatient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

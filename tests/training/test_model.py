@@ -122,8 +122,13 @@ def test_the_loss_of_a_token_too_improbable_for_float32_is_exact() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("rows", "cached"), [(300, 2**18), (300, 500), (77, 500), (1, 1)])
+@pytest.mark.parametrize("of_part", [cross_entropy.in_place, cross_entropy.for_a_compiler])
 def test_linear_cross_entropy_in_parts_equals_pytorch(
-    rows: int, cached: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    of_part: cross_entropy.OfPart,
+    rows: int,
+    cached: int,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cross_entropy, "CACHED", cached)
     monkeypatch.setattr(cross_entropy, "LOGIT_BYTES", rows * 50 * dtype.itemsize)
@@ -131,7 +136,7 @@ def test_linear_cross_entropy_in_parts_equals_pytorch(
     labels = torch.randint(0, 50, (300,), generator=GENERATOR)
     labels[::7] = -100
     ours, theirs = ([t.clone().requires_grad_() for t in (x, weight)] for _ in range(2))
-    a = linear_cross_entropy(*ours, labels)
+    a = linear_cross_entropy(*ours, labels, of_part)
     b = torch.nn.functional.cross_entropy(theirs[0] @ theirs[1].t(), labels, reduction="sum")
     (a / 3).backward()
     (b / 3).backward()

@@ -238,7 +238,7 @@ def _lock(path: Path) -> Iterator[bool]:
 
 
 def compile_now(unit: Compilation) -> None:
-    """Fill the cache and write the outcome."""
+    """Fill the cache and write the outcome, unless there is no memory now: that is not for ever."""
     import torch
 
     if unit.device == "cpu":
@@ -246,6 +246,8 @@ def compile_now(unit: Compilation) -> None:
     error = None
     try:
         unit.load(unit.module(unit.device))
+    except torch.OutOfMemoryError:  # of a GPU that is full of trainings
+        return
     except RuntimeError as reason:  # the compiler's own; a full disk, say, is not for ever
         error = one_line(reason, LONGEST_REASON)
     write_atomic(unit.path, json.dumps({"error": error}))

@@ -189,6 +189,17 @@ def test_no_compiler_is_an_outcome_and_a_lock_lets_one_in(empty_cache: Path) -> 
     assert "Compiler" in outcome(unit)["error"]
 
 
+def test_a_full_device_is_no_outcome(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = Compilation.of(make(), TOKENS)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Compilation, "load", full)
+    compile_ahead.compile_now(unit)
+    assert outcome(unit) is None
+
+
 def test_a_killed_process_leaves_no_lock_and_no_outcome(empty_cache: Path) -> None:
     unit, started = Compilation.of(make(), TOKENS), empty_cache / "pid"
     pause = "(open({path!r}, 'w').write(str(c.os.getpid())), time.sleep(600))"

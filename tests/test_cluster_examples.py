@@ -108,7 +108,7 @@ def test_the_run_file_runs_without_any_cluster(tmp_path, monkeypatch):
 
 
 FAKES = {
-    "scontrol": 'echo "node7"; echo "node8"',
+    "scontrol": 'echo "node7"; sleep 0.3; echo "node8"',  # who stops reading early ends it
     "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "ray": 'echo "ray $*" >> "$CALLS"; echo "mode $RAY_AUTH_MODE" >> "$CALLS"; echo secret-token\n'
     'while [[ $# -gt 0 && $1 != -- ]]; do shift; done; [[ $# -gt 0 ]] && shift && exec "$@"\ntrue',

@@ -29,7 +29,7 @@ until (exec 3<> "/dev/tcp/$host/$port") 2> /dev/null; do sleep 1; done
 # Worker: on every other machine.
 ray start --address="$host:$port" --num-cpus=1 --block > /dev/null &
 started+=($!)
-until ray status --address="$host:$port" 2> /dev/null | grep -q "/2.0 CPU"; do sleep 1; done
+until ray status --address="$host:$port" 2> /dev/null | grep "/2.0 CPU" > /dev/null; do sleep 1; done
 
 # The driver: on any machine of the cluster.
 bimix-tune search "$run_file" --address "$host:$port"

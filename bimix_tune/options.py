@@ -37,7 +37,7 @@ def _typed(key: str, kind: Any, value: Any) -> Any:
         return None
     if int in kinds:
         return parse_count(value, key)
-    from pydantic import ConfigDict, TypeAdapter, ValidationError  # nothing else of a trainer does
+    from pydantic import ConfigDict, TypeAdapter, ValidationError  # late: only run files need it
 
     rules = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
     try:

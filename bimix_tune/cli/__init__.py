@@ -3,6 +3,6 @@
 
 def main() -> None:
     """Entry point of ``bimix-tune``."""
-    from bimix_tune.cli.app import main as run  # late: single commands need less, see there
+    from bimix_tune.cli.app import main as run  # late: `training_benchmark` does without Optuna
 
     run()

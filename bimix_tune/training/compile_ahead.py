@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,13 +149,11 @@ class Compilation:
         labels = tokens.clone()  # one tensor in both places would be another program
         angles = module.angles(tokens)
         whole = self.members > 1 or fits(tokens.numel(), module.lm_head.weight, module.dtype)
-
-        def compile_(function: Any) -> Any:
-            options = {"compile_threads": 1}
-            return torch.compile(function, fullgraph=True, dynamic=False, options=options)
-
-        compiled = compile_(type(module).loss_with_angles if whole else type(module).decoded)
-        of_part = compile_(for_a_compiler) if device.type == "cuda" else in_place
+        fused = partial(
+            torch.compile, fullgraph=True, dynamic=False, options={"compile_threads": 1}
+        )
+        compiled = fused(type(module).loss_with_angles if whole else type(module).decoded)
+        of_part = fused(for_a_compiler) if device.type == "cuda" else in_place
 
         def loss(inputs: Tensor, labels: Tensor) -> Tensor:
             if whole:

@@ -194,7 +194,6 @@ def test_text_that_does_not_fit_any_more_is_given_up(
 
 MEMBER = """
 import sys
-from dataclasses import replace
 from bimix_tune.mixture import Mixture
 from bimix_tune.training import device
 from bimix_tune.training.group import member
@@ -203,13 +202,13 @@ from bimix_tune.training.memory import predict
 
 rank, meeting, corpus, spare = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 trainer = LlamaTrainer(
-    corpus=corpus, tokens=256, size="0.1M", sequence_length=16, batch_tokens=128, device="cpu"
+    corpus=corpus, tokens=256, size="0.1M", sequence_length=16, batch_tokens=128, device="cpu",
+    processes=2,
 )
 mixed = device.compute_dtype(device.choose_device("cpu")) != device.torch.float32
 share = predict(trainer.footprint(), trainer.steps(), "cpu", mixed, 2).total
 device.free_memory = lambda: 2 * share + spare
-both = replace(trainer, processes=2)
-list(member(both, Mixture(("ab", "cd", "mixed"), [0.5, 0.3, 0.2]), 0, rank, meeting))
+list(member(trainer, Mixture(("ab", "cd", "mixed"), [0.5, 0.3, 0.2]), 0, rank, meeting))
 """
 
 

@@ -36,6 +36,7 @@ class Apart:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
         arguments = (there, contender, str(device))
+        # No daemon: that could not have the workers of the Trainer's data loader.
         self._process = context.Process(target=_serve, args=arguments)
         self._there = there
 
